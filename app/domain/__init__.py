@@ -1,0 +1,1 @@
+"""Pure decisions over frozen snapshots: values in, values out; standard library only."""

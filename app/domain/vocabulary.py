@@ -1,0 +1,66 @@
+"""The closed word lists of the product, as enums whose values are what the ledger and the wire say."""
+
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """A way to reach a customer."""
+
+    EMAIL = "email"
+    SMS = "sms"
+    CHAT = "chat"
+    SOCIAL = "social"
+
+
+class Kind(StrEnum):
+    """What an intent is, which decides the rules that bind it."""
+
+    TRANSACTIONAL = "transactional"
+    CONVERSATIONAL = "conversational"
+    MARKETING = "marketing"
+
+
+class Urgency(StrEnum):
+    """How soon an intent must leave; each urgency is a lane of its own, most urgent first."""
+
+    URGENT = "urgent"
+    NORMAL = "normal"
+    BULK = "bulk"
+
+
+class IntentState(StrEnum):
+    """Where an intent stands; every state but `open` is final."""
+
+    OPEN = "open"
+    SEEN = "seen"
+    EXHAUSTED = "exhausted"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands; `queued` means that its hint is with the broker."""
+
+    PLANNED = "planned"
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class EventType(StrEnum):
+    """A fact that came back about a delivery."""
+
+    DELIVERED = "delivered"
+    OPENED_BY_MACHINE = "opened_by_machine"
+    OPENED = "opened"
+    CLICKED = "clicked"
+    READ = "read"
+    REPLIED = "replied"
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"
