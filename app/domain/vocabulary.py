@@ -1,4 +1,4 @@
-"""The closed word lists of the product, as enums whose values are what the ledger and the wire say."""
+"""The closed word lists of the product; the values are what the ledger and the wire say."""
 
 from enum import StrEnum
 

@@ -1,0 +1,46 @@
+"""Which state may follow which: the one table that every compare-and-set of the store asks.
+
+A state never goes back. The moves that look odd each say why they exist.
+"""
+
+from collections.abc import Mapping
+
+from app.domain.vocabulary import DeliveryState as D
+from app.domain.vocabulary import IntentState as I
+
+INTENT_MOVES: Mapping[I, frozenset[I]] = {
+    I.OPEN: frozenset({I.SEEN, I.EXHAUSTED, I.EXPIRED, I.CANCELLED}),
+    I.SEEN: frozenset(),
+    I.EXHAUSTED: frozenset(),
+    I.EXPIRED: frozenset(),
+    I.CANCELLED: frozenset(),
+}
+
+DELIVERY_MOVES: Mapping[D, frozenset[D]] = {
+    D.PLANNED: frozenset({D.QUEUED, D.CANCELLED, D.EXPIRED, D.FAILED}),
+    # queued -> planned: the hint was lost, or the work was paused after it was hinted.
+    D.QUEUED: frozenset({D.SENDING, D.PLANNED, D.CANCELLED, D.EXPIRED, D.FAILED}),
+    # sending -> planned: proven not accepted, so it is tried again.
+    # sending -> delivered: the receipt overtook our own settle.
+    # sending -> cancelled: its intent was seen meanwhile and the attempt did not go through.
+    D.SENDING: frozenset(
+        {D.SENT, D.DELIVERED, D.PLANNED, D.FAILED, D.UNKNOWN, D.CANCELLED, D.EXPIRED}
+    ),
+    # unknown -> sent, delivered, failed: a slow worker's settle or a receipt tells what happened.
+    # unknown -> planned: nothing told, and its kind says to send again.
+    D.UNKNOWN: frozenset({D.SENT, D.DELIVERED, D.PLANNED, D.FAILED, D.CANCELLED, D.EXPIRED}),
+    # sent -> failed: accepted first and bounced later.
+    D.SENT: frozenset({D.DELIVERED, D.FAILED}),
+    # delivered -> failed: some vendors report a delivery to the next hop that then bounces.
+    D.DELIVERED: frozenset({D.FAILED}),
+    # failed -> planned: an operator replays it.
+    # failed -> delivered: carriers send "undelivered" and then "delivered" for the same message.
+    D.FAILED: frozenset({D.PLANNED, D.DELIVERED}),
+    D.CANCELLED: frozenset(),
+    D.EXPIRED: frozenset(),
+}
+
+
+def may_become(state: D) -> list[str]:
+    """The delivery states from which `state` may be reached, as the ledger spells them."""
+    return sorted(source.value for source, targets in DELIVERY_MOVES.items() if state in targets)
