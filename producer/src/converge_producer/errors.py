@@ -1,0 +1,96 @@
+"""Everything that enqueuing can say no with. No error carries a body, an address or a secret."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+
+class ConvergeError(Exception):
+    """The base of every error of this package."""
+
+
+class InvalidIntent(ConvergeError, ValueError):
+    """An intent that can never be taken as it stands.
+
+    `field` is a dotted path such as `content.actions[0].url`; `reason` says what to change and
+    never repeats the offending value.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
+    def under(self, outer: str) -> "InvalidIntent":
+        """Return the same problem, seen from the value that holds the field."""
+        dot = "." if self.field and not self.field.startswith("[") else ""
+        return InvalidIntent(f"{outer}{dot}{self.field}", self.reason)
+
+
+class Unreachable(ConvergeError, ConnectionError):
+    """The other side could not be reached within seconds.
+
+    `uncertain` is True when bytes had left, so that the last message may have arrived all the same.
+    """
+
+    def __init__(self, reason: str, *, uncertain: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.uncertain = uncertain
+
+
+class BrokerUnreachable(Unreachable):
+    """The broker refused, hung or went away; `published` messages had been confirmed before."""
+
+    published: int = 0
+
+
+class NotTaken(ConvergeError):
+    """Some intents, or all, were not taken.
+
+    `taken` and `not_taken` hold ids in the order given. With `uncertain`, those of `not_taken` that
+    were on the wire may have arrived all the same: enqueue them again with the same keys, which
+    cannot make a second intent.
+    """
+
+    def __init__(
+        self,
+        taken: Sequence[UUID],
+        not_taken: Sequence[UUID],
+        reason: str,
+        *,
+        uncertain: bool = False,
+    ) -> None:
+        doubt = "; some may have arrived, so repeat with the same keys" if uncertain else ""
+        super().__init__(f"{len(not_taken)} intents not taken, {len(taken)} taken: {reason}{doubt}")
+        self.taken = list(taken)
+        self.not_taken = list(not_taken)
+        self.reason = reason
+        self.uncertain = uncertain
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One intent that the API refused: its place in what was given (from 0), field and reason."""
+
+    index: int
+    id: UUID
+    field: str
+    reason: str
+    status: str = "refused"
+
+
+class Refused(ConvergeError):
+    """The API refused some intents; all others were taken. `refusals` names each one."""
+
+    def __init__(self, taken: Sequence[UUID], refusals: Sequence[Refusal]) -> None:
+        first = refusals[0]
+        super().__init__(
+            f"{len(refusals)} intents refused, {len(taken)} taken; "
+            f"the first: #{first.index} {first.field}: {first.reason}"
+        )
+        self.taken = list(taken)
+        self.refusals = list(refusals)

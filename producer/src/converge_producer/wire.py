@@ -1,0 +1,256 @@
+"""The wire format of an intent: one JSON object, checked by hand because every intent pays for it.
+
+The producer checks before anything leaves, and accept checks the same on the other side. What
+needs the brand's configuration (topics, policies, templates, senders) or real address parsing is
+checked there alone.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import blake2b, sha1
+from typing import Any, Final
+from uuid import UUID
+
+from converge_producer.checks import (
+    Check,
+    each,
+    fail,
+    fields,
+    kind_of,
+    matching,
+    moment,
+    one_of,
+    text,
+)
+from converge_producer.customer import reference, validate_customer
+from converge_producer.errors import InvalidIntent
+
+WIRE_VERSION: Final = 1
+CHANNELS: Final = ("email", "sms", "chat", "social")
+KINDS: Final = ("transactional", "conversational", "marketing")
+URGENCIES: Final = ("urgent", "normal", "bulk")
+LANES: Final = URGENCIES
+
+DEFAULT_KIND: Final = "transactional"
+DEFAULT_URGENCY: Final = "normal"
+
+MAX_KEY: Final = 200  # characters
+MAX_NAME: Final = 200  # characters: topic, sender, campaign, policy
+MAX_SUBJECT: Final = 500  # characters
+MAX_ACTIONS: Final = 10
+MAX_MUST_KEEP: Final = 50
+MAX_URL: Final = 2000  # characters
+MAX_INTENT_BYTES: Final = 256 * 1024  # of its JSON in UTF-8
+
+# http(s), a literal host (no user:password@, no placeholder), then a path or query that may hold
+# {{ placeholders }}. An allow-list: javascript:, data: and disguises by blanks do not match.
+_URL: Final = re.compile(
+    r"https?://[^\s/?#@{}\\<>\"'`\x00-\x20\x7f]+"
+    r"(?:[/?#](?:[^\s{}\\<>\"`\x00-\x20\x7f]|\{\{[^{}\r\n\x00-\x1f]*\}\})*)?",
+    re.IGNORECASE,
+)
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_url_text = text(MAX_URL)
+_name = text(MAX_NAME)
+_anything = text(MAX_INTENT_BYTES, lines=True)
+
+
+def _url(value: Any) -> None:
+    _url_text(value)
+    if _URL.fullmatch(value) is None:
+        raise fail(
+            "must be an http:// or https:// address with a host; "
+            "blanks and {{ placeholders }} may not stand in scheme or host"
+        )
+
+
+_ACTION_CHECKS: Final[dict[str, Check]] = {"label": text(100), "url": _url}
+
+
+def _action(value: Any) -> None:
+    fields(_ACTION_CHECKS, value, required=("label", "url"))
+
+
+_OVERRIDE_CHECKS: Final[dict[str, Check]] = dict.fromkeys(CHANNELS, _anything)
+
+
+def _overrides(value: Any) -> None:
+    fields(_OVERRIDE_CHECKS, value)
+
+
+_INLINE_CHECKS: Final[dict[str, Check]] = {
+    "subject": text(MAX_SUBJECT),
+    "text": _anything,
+    "actions": each(_action, MAX_ACTIONS),
+    "must_keep": each(text(500), MAX_MUST_KEEP),
+    "overrides": _overrides,
+}
+_TEMPLATE_CHECKS: Final[dict[str, Check]] = {
+    "template": matching(
+        r"[A-Za-z0-9][A-Za-z0-9_-]*", "a template's name: letters, digits, - and _", 100
+    ),
+}
+_INLINE_HINTS: Final = {"attachments": "attachments cannot be sent yet; link to the file instead"}
+_TEMPLATE_HINTS: Final = {
+    **_INLINE_HINTS,
+    **dict.fromkeys(_INLINE_CHECKS, "comes from the template; give text or a template, not both"),
+}
+
+
+def _content(value: Any) -> None:
+    if isinstance(value, dict) and value.get("template") is not None:
+        given = {name: inner for name, inner in value.items() if inner is not None}
+        fields(_TEMPLATE_CHECKS, given, hints=_TEMPLATE_HINTS)
+    else:
+        fields(_CONTENT_CHECKS, value, required=("text",), hints=_INLINE_HINTS)
+
+
+_CONTENT_CHECKS: Final[dict[str, Check]] = {**_TEMPLATE_CHECKS, **_INLINE_CHECKS}
+
+
+def _to(value: Any) -> None:
+    if isinstance(value, str):
+        reference(value)
+    elif isinstance(value, dict):
+        validate_customer(value)
+    else:
+        raise fail(f"must be a customer's ref or a customer object, not {kind_of(value)}")
+
+
+def _data(value: Any) -> None:
+    if not isinstance(value, dict):
+        raise fail(f"must be an object, not {kind_of(value)}")
+    for name in value:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise fail("has a name that templates cannot use: letters, digits and _ only")
+
+
+def _moment(value: Any) -> None:
+    moment(value)
+
+
+_INTENT_CHECKS: Final[dict[str, Check]] = {
+    "key": text(MAX_KEY),
+    "sender": _name,
+    "to": _to,
+    "topic": _name,
+    "kind": one_of(KINDS),
+    "urgency": one_of(URGENCIES),
+    "campaign": _name,
+    "content": _content,
+    "data": _data,
+    "policy": _name,
+    "send_after": _moment,
+    "expires_at": _moment,
+    "replaces": text(MAX_KEY),
+}
+_INTENT_HINTS: Final = {
+    "bundle": "bundle is reserved and cannot be used yet",
+    "attachments": _INLINE_HINTS["attachments"],
+    **{name: f"unknown field; did you mean content.{name}?" for name in _CONTENT_CHECKS},
+}
+
+
+def validate_intent(document: Mapping[str, Any], now: datetime | None = None) -> None:
+    """Check an intent's document; raises `InvalidIntent` with the field and the reason.
+
+    With `now` (aware), an intent that has already expired is refused too.
+    """
+    pack_intent(document, now)
+
+
+def pack_intent(document: Mapping[str, Any], now: datetime | None = None) -> str:
+    """Check an intent's document like `validate_intent` and return its JSON (compact, UTF-8)."""
+    fields(_INTENT_CHECKS, document, required=("to", "topic", "content"), hints=_INTENT_HINTS)
+    if document.get("expires_at") is not None:
+        _check_times(document, now)
+    try:
+        packed = _encode(document)
+        size = len(packed.encode())
+    except (TypeError, ValueError, RecursionError):
+        raise _unencodable(document) from None
+    if size > MAX_INTENT_BYTES:
+        raise fail(f"the intent takes {size} bytes of JSON; at most {MAX_INTENT_BYTES} are allowed")
+    if "\\u0000" in packed:
+        _refuse_nul(document)
+    return packed
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode_sorted = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+# uuid5 of the DNS namespace over "intents.converge"; a constant, since ids must never change.
+INTENT_NAMESPACE: Final = UUID("b8eb2585-25ab-5b2b-8cdd-69280fca5106")
+_namespace_hash = sha1(INTENT_NAMESPACE.bytes, usedforsecurity=False)
+
+
+def intent_id(brand: str, sender: str | None, key: str) -> UUID:
+    """Return the id that this key has for this sender of this brand, from any process.
+
+    It is `uuid.uuid5(INTENT_NAMESPACE, brand + US + sender + US + key)` (RFC 9562, 5.5), where US
+    is the unit separator, which none of the three may contain.
+    """
+    digest = _namespace_hash.copy()
+    digest.update(f"{brand}\x1f{sender or ''}\x1f{key}".encode())
+    return UUID(bytes=digest.digest()[:16], version=5)
+
+
+def fingerprint(document: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that tell two intents of one key apart when a customer would notice.
+
+    Everything counts but the key itself and the customer's facts that travel along (the ref alone
+    says who is meant); null and the default kind and urgency count as left out.
+    """
+    said = {name: value for name, value in document.items() if value is not None}
+    said.pop("key", None)
+    to = said.get("to")
+    if isinstance(to, dict):
+        said["to"] = to.get("ref")
+    if said.get("kind") == DEFAULT_KIND:
+        del said["kind"]
+    if said.get("urgency") == DEFAULT_URGENCY:
+        del said["urgency"]
+    return blake2b(_encode_sorted(said).encode(), digest_size=16).digest()
+
+
+def _check_times(document: Mapping[str, Any], now: datetime | None) -> None:
+    expires_at = moment(document["expires_at"])
+    if document.get("send_after") is not None and moment(document["send_after"]) >= expires_at:
+        raise InvalidIntent("send_after", "must come before expires_at")
+    if now is not None and expires_at <= now:
+        raise InvalidIntent("expires_at", "has already passed")
+
+
+def _unencodable(document: Mapping[str, Any]) -> InvalidIntent:
+    """Find the field that JSON or UTF-8 cannot carry; slow, since it hardly ever happens."""
+    for name, value in document.items():
+        try:
+            packed = _encode({name: value})
+        except RecursionError:
+            return InvalidIntent(name, "is nested too deeply")
+        except (TypeError, ValueError):
+            return InvalidIntent(
+                name,
+                "must hold JSON values alone: strings, finite numbers, booleans, null, "
+                "lists and objects",
+            )
+        if _LONE_SURROGATE.search(packed):
+            return InvalidIntent(name, "holds half a surrogate pair, which is no character")
+    return fail("cannot be written as JSON")
+
+
+def _refuse_nul(document: Mapping[str, Any]) -> None:
+    # What looked like the escape may be harmless text about it, hence the second look.
+    for name, value in document.items():
+        if _holds_nul(value):
+            raise InvalidIntent(name, "must not contain the character NUL")
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list | tuple) and any(_holds_nul(part) for part in value)
