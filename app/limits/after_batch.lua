@@ -1,0 +1,48 @@
+-- Fold one batch into an account's health, and open its breaker when that is due.
+--
+-- KEYS: the account's hash. ARGV: ok, failed, account_rejected (0|1), seconds, then the settings:
+-- first cool-down (s), longest cool-down (s), error share that opens, fewest messages that open,
+-- memory in messages, weight of the newest batch in pace and latency, time to live (s).
+
+local key = KEYS[1]
+local ok, failed, account_rejected = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
+local seconds = tonumber(ARGV[4])
+local cool_down, longest, opens_at = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local fewest, memory, weight = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local was = redis.call('HMGET', key, 'open_until', 'trips', 'share', 'seen', 'pace', 'latency')
+local open_until, trips = tonumber(was[1] or 0), tonumber(was[2] or 0)
+local share, seen = tonumber(was[3] or 0), tonumber(was[4] or 0)
+local pace, latency = tonumber(was[5] or 0), tonumber(was[6] or 0)
+
+local total = ok + failed
+if total > 0 then
+  local kept = (1 - 1 / memory) ^ total
+  share = share * kept + failed / total * (1 - kept)
+  seen = seen + total
+end
+if ok > 0 and seconds > 0 then
+  pace = pace == 0 and ok / seconds or pace + weight * (ok / seconds - pace)
+end
+if total > 0 and seconds > 0 then
+  latency = latency == 0 and seconds or latency + weight * (seconds - latency)
+end
+
+-- While it is open, batches that had begun before say nothing new.
+if now >= open_until then
+  local failing = seen >= fewest and share >= opens_at
+  local trial_failed = trips > 0 and failed > 0 and ok == 0
+  if account_rejected or failing or trial_failed then
+    open_until = now + math.min(cool_down * 2 ^ trips, longest)
+    trips, seen = trips + 1, 0
+  elseif ok > failed and trips > 0 then
+    trips, share, seen = 0, 0, 0
+  end
+end
+
+redis.call('HSET', key, 'open_until', string.format('%.6f', open_until), 'trips', trips,
+  'share', share, 'seen', seen, 'pace', pace, 'latency', latency)
+redis.call('EXPIRE', key, ARGV[11])
+return 0
