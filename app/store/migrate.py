@@ -23,6 +23,7 @@ def upgrade(database_url: str) -> list[str]:
     engine = make_engine(database_url, pool_size=1)
     try:
         with engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             before = MigrationContext.configure(connection).get_current_revision()
             config = _config()

@@ -3,7 +3,7 @@
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 
 APPLICATION = "converge"
@@ -20,7 +20,7 @@ def make_engine(database_url: str, pool_size: int = 8) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=30,
-        pool_pre_ping=False,
+        pool_pre_ping=True,
         pool_recycle=1800,
         json_deserializer=orjson.loads,
         connect_args={
@@ -42,11 +42,7 @@ def as_rows(rows: list[dict[str, Any]]) -> str:
 
 def lock_intents(connection: Connection, ids: list[str]) -> None:
     """Lock intents in the one order, by id, before their deliveries are touched."""
-    from sqlalchemy import text
-
     connection.execute(
-        text(
-            "SELECT id FROM intents WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"
-        ),
+        text("SELECT id FROM intents WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE"),
         {"ids": ids},
     )

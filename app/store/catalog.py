@@ -1,0 +1,158 @@
+"""What the brand declared: brands, senders, topics and policies, loaded whole and kept for a while.
+
+The catalog is small and read by every batch, so processes keep a copy for a second or two.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, text
+
+from app.domain.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who speaks for a brand. `settings` holds the identity on each channel, limits, tracking."""
+
+    id: int
+    name: str
+    brand_id: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Brand:
+    """The tenancy border, with its senders and topics by name (retired ones left out)."""
+
+    id: int
+    name: str
+    settings: Mapping[str, Any]
+    senders: Mapping[str, Sender]
+    topics: Mapping[str, int]
+
+    @property
+    def default_sender(self) -> str | None:
+        """The sender that speaks where an intent names none."""
+        named: str | None = self.settings.get("default_sender")
+        return named or next(iter(self.senders), None)
+
+    @property
+    def default_locale(self) -> str:
+        """The language for customers of whom none is known."""
+        return str(self.settings.get("default_locale", "en"))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything declared. `policies` are the current ones by name; the others are by id."""
+
+    brands: Mapping[str, Brand]
+    brands_by_id: Mapping[int, Brand]
+    senders_by_id: Mapping[int, Sender]
+    topics_by_id: Mapping[int, str]
+    policies: Mapping[str, tuple[int, Policy]]
+    policies_by_id: Mapping[int, Policy]
+
+
+def load_catalog(connection: Connection) -> Catalog:
+    """Read everything declared, retired senders included among `senders_by_id`."""
+    senders = [
+        (row.retired, Sender(row.id, row.name, row.brand_id, row.settings))
+        for row in connection.execute(text("SELECT * FROM senders ORDER BY id"))
+    ]
+    topics = connection.execute(text("SELECT * FROM topics ORDER BY id")).all()
+    brands = [
+        Brand(
+            id=row.id,
+            name=row.name,
+            settings=row.settings,
+            senders={s.name: s for gone, s in senders if s.brand_id == row.id and not gone},
+            topics={t.name: t.id for t in topics if t.brand_id == row.id and not t.retired},
+        )
+        for row in connection.execute(text("SELECT * FROM brands ORDER BY id"))
+    ]
+    policies = [
+        (row.current, row.id, Policy.from_document(row.document))
+        for row in connection.execute(text("SELECT id, document, current FROM policies"))
+    ]
+    return Catalog(
+        brands={brand.name: brand for brand in brands},
+        brands_by_id={brand.id: brand for brand in brands},
+        senders_by_id={sender.id: sender for _, sender in senders},
+        topics_by_id={topic.id: topic.name for topic in topics},
+        policies={policy.name: (key, policy) for current, key, policy in policies if current},
+        policies_by_id={key: policy for _, key, policy in policies},
+    )
+
+
+def put_brand(connection: Connection, name: str, settings: Mapping[str, Any]) -> int:
+    """Declare a brand or change its settings; return its id."""
+    statement = """
+        INSERT INTO brands (name, settings) VALUES (:name, CAST(:settings AS jsonb))
+        ON CONFLICT (name) DO UPDATE SET settings = excluded.settings RETURNING id"""
+    return int(
+        connection.execute(
+            text(statement), {"name": name, "settings": _json(settings)}
+        ).scalar_one()
+    )
+
+
+def put_senders(
+    connection: Connection, brand_id: int, senders: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Declare a brand's senders, all of them: those not named are retired, never deleted."""
+    rows = [{"name": name, "settings": dict(settings)} for name, settings in senders.items()]
+    connection.execute(
+        text("""
+            WITH gone AS (
+                UPDATE senders SET retired = true WHERE brand_id = :brand_id
+                   AND NOT retired AND name <> ALL(CAST(:names AS text[])))
+            INSERT INTO senders (brand_id, name, settings)
+            SELECT :brand_id, r.name, r.settings
+              FROM json_to_recordset(CAST(:rows AS json)) AS r(name text, settings jsonb)
+            ON CONFLICT (brand_id, name)
+               DO UPDATE SET settings = excluded.settings, retired = false"""),
+        {"brand_id": brand_id, "names": list(senders), "rows": orjson.dumps(rows).decode()},
+    )
+
+
+def put_topics(connection: Connection, brand_id: int, topics: Mapping[str, str]) -> None:
+    """Declare a brand's topics (name to title), all of them: those not named are retired."""
+    connection.execute(
+        text("""
+            WITH gone AS (
+                UPDATE topics SET retired = true WHERE brand_id = :brand_id
+                   AND NOT retired AND name <> ALL(CAST(:names AS text[])))
+            INSERT INTO topics (brand_id, name, title)
+            SELECT :brand_id, name, title
+              FROM unnest(CAST(:names AS text[]), CAST(:titles AS text[])) AS r(name, title)
+            ON CONFLICT (brand_id, name)
+               DO UPDATE SET title = excluded.title, retired = false"""),
+        {"brand_id": brand_id, "names": list(topics), "titles": list(topics.values())},
+    )
+
+
+def put_policies(connection: Connection, documents: Mapping[str, Mapping[str, Any]]) -> None:
+    """Declare the policies, all of them: intents keep the version that they were bound to."""
+    connection.execute(text("UPDATE policies SET current = false WHERE current"))
+    for name, document in documents.items():
+        body = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+        connection.execute(
+            text("""
+                INSERT INTO policies (name, hash, document)
+                VALUES (:name, :hash, CAST(:document AS jsonb))
+                ON CONFLICT (name, hash) DO UPDATE SET current = true"""),
+            {
+                "name": name,
+                "hash": blake2b(body, digest_size=16).digest(),
+                "document": body.decode(),
+            },
+        )
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(dict(value)).decode()

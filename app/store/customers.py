@@ -1,0 +1,152 @@
+"""Customers and their endpoints."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from app.domain.decision import Reachable
+from app.domain.vocabulary import Channel
+from app.store.session import as_rows
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerRow:
+    """What a decision needs of a customer: the usable endpoints, the oldest first."""
+
+    id: int
+    locale: str | None
+    endpoints: tuple[Reachable, ...]
+
+
+def find_customers(
+    connection: Connection, brand_id: int, refs: Collection[str]
+) -> dict[str, CustomerRow]:
+    """Find customers by the brand's refs; unknown refs are left out."""
+    rows = connection.execute(
+        text("""
+            SELECT c.ref, c.id, c.locale, e.id AS endpoint_id, e.channel
+              FROM customers c
+              LEFT JOIN endpoints e ON e.customer_id = c.id AND e.state = 'active'
+             WHERE c.brand_id = :brand_id AND c.ref = ANY(CAST(:refs AS text[]))
+             ORDER BY c.id, e.id"""),
+        {"brand_id": brand_id, "refs": list(refs)},
+    )
+    return _with_endpoints(rows)
+
+
+def _with_endpoints(rows: Iterable[Any]) -> dict[str, CustomerRow]:
+    heads: dict[str, tuple[int, str | None]] = {}
+    endpoints: dict[str, list[Reachable]] = {}
+    for ref, customer_id, locale, endpoint_id, channel in rows:
+        if ref not in heads:
+            heads[ref] = (customer_id, locale)
+            endpoints[ref] = []
+        if endpoint_id is not None:
+            endpoints[ref].append(Reachable(endpoint_id, _CHANNELS[channel]))
+    return {
+        ref: CustomerRow(head[0], head[1], tuple(endpoints[ref])) for ref, head in heads.items()
+    }
+
+
+_CHANNELS: Mapping[str, Channel] = {channel.value: channel for channel in Channel}
+
+
+def upsert_customers(
+    connection: Connection, brand_id: int, rows: Collection[Mapping[str, Any]]
+) -> dict[str, bool]:
+    """Create or change customers; say for each ref whether the row was applied.
+
+    A row is `{"ref", "given": [field, …], "as_of", name, locale, timezone, attributes,
+    "endpoints": [{"channel", "service", "address"}, …]}`. Only fields named in `given` change
+    (null removes); a channel named in `given` has just the endpoints listed. A row whose `as_of`
+    is older than what the ledger knows changes nothing. A ref stands once in `rows`.
+    """
+    ordered = sorted(rows, key=lambda row: str(row["ref"]))
+    parameters = {"brand_id": brand_id, "rows": as_rows([dict(row) for row in ordered])}
+    applied = connection.execute(text(_UPSERT), parameters).all()
+    ids = {row.ref: row.id for row in applied}
+    _set_endpoints(connection, brand_id, ids, ordered)
+    return {str(row["ref"]): row["ref"] in ids for row in ordered}
+
+
+_UPSERT = """
+    WITH rows AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
+            ref text, given jsonb, as_of timestamptz, name text, locale text, timezone text,
+            attributes jsonb)
+    )
+    INSERT INTO customers AS c (brand_id, ref, name, locale, timezone, attributes, as_of)
+    SELECT :brand_id, ref, name, locale, timezone, coalesce(attributes, '{}'), as_of
+      FROM rows ORDER BY ref
+    ON CONFLICT (brand_id, ref) DO UPDATE SET
+        (name, locale, timezone, attributes, as_of, updated_at) = (
+            SELECT CASE WHEN r.given @> '["name"]' THEN r.name ELSE c.name END,
+                   CASE WHEN r.given @> '["locale"]' THEN r.locale ELSE c.locale END,
+                   CASE WHEN r.given @> '["timezone"]' THEN r.timezone ELSE c.timezone END,
+                   CASE WHEN r.given @> '["attributes"]' THEN excluded.attributes
+                        ELSE c.attributes END,
+                   greatest(r.as_of, c.as_of), now()
+              FROM rows r WHERE r.ref = excluded.ref)
+     WHERE excluded.as_of IS NULL OR c.as_of IS NULL OR excluded.as_of >= c.as_of
+    RETURNING c.id, c.ref"""
+
+
+def _set_endpoints(
+    connection: Connection,
+    brand_id: int,
+    ids: Mapping[str, int],
+    rows: Collection[Mapping[str, Any]],
+) -> None:
+    wanted = [
+        {"customer_id": ids[row["ref"]], **endpoint}
+        for row in rows
+        if row["ref"] in ids
+        for endpoint in row.get("endpoints", ())
+    ]
+    told = [
+        {"customer_id": ids[row["ref"]], "channel": channel}
+        for row in rows
+        if row["ref"] in ids
+        for channel in _CHANNELS
+        if channel in row["given"]
+    ]
+    if told:
+        connection.execute(
+            text(_SET_ENDPOINTS),
+            {"brand_id": brand_id, "wanted": as_rows(wanted), "told": as_rows(told)},
+        )
+
+
+_SET_ENDPOINTS = """
+    WITH wanted AS MATERIALIZED (
+        SELECT DISTINCT * FROM json_to_recordset(CAST(:wanted AS json)) AS r(
+            customer_id bigint, channel text, service text, address text)
+    ), told AS (
+        SELECT * FROM json_to_recordset(CAST(:told AS json)) AS r(
+            customer_id bigint, channel text)
+    ), removed AS (
+        UPDATE endpoints e SET state = 'removed', updated_at = now()
+          FROM told t
+         WHERE e.customer_id = t.customer_id AND e.channel = t.channel AND e.state = 'active'
+           AND NOT EXISTS (SELECT FROM wanted w WHERE w.customer_id = e.customer_id
+               AND w.channel = e.channel AND w.service = e.service AND w.address = e.address)
+    )
+    INSERT INTO endpoints AS e (customer_id, brand_id, channel, service, address)
+    SELECT customer_id, :brand_id, channel, service, address FROM wanted
+     ORDER BY customer_id, channel, service, address
+    ON CONFLICT (customer_id, channel, service, address)
+       DO UPDATE SET state = 'active', reason = NULL, updated_at = now()
+       WHERE e.state = 'removed'"""
+
+
+def mark_endpoints_invalid(connection: Connection, reasons: Mapping[int, str]) -> None:
+    """Note that endpoints cannot be reached, each with the reason that a provider gave."""
+    connection.execute(
+        text("""
+            UPDATE endpoints e SET state = 'invalid', reason = r.reason, updated_at = now()
+              FROM unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS r(id, reason)
+             WHERE e.id = r.id AND e.state = 'active'"""),
+        {"ids": list(reasons), "reasons": list(reasons.values())},
+    )
