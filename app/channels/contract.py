@@ -14,10 +14,11 @@ A provider with receipts is also a `WebhookReader`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from app.domain.body import Body, ChatBody, EmailBody, TextBody
 from app.domain.outcome import (
     Accepted,
     Ambiguous,
@@ -32,8 +33,8 @@ from app.domain.vocabulary import Channel, EventType
 __all__ = [
     "Accepted",
     "Ambiguous",
-    "Blame",
     "BadSignature",
+    "Blame",
     "Body",
     "ChatBody",
     "EmailBody",
@@ -50,36 +51,6 @@ __all__ = [
     "UnreadableHook",
     "WebhookReader",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class EmailBody:
-    """A complete RFC 5322 message: headers and MIME body, CRLF line ends, not yet dot-stuffed.
-
-    `eight_bit` says that it holds bytes over 127, so the server must offer 8BITMIME.
-    """
-
-    mime: bytes
-    eight_bit: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TextBody:
-    """A text message and the number of SMS segments that it costs."""
-
-    text: str
-    segments: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ChatBody:
-    """A chat message as plain text and as the small HTML subset that chats share."""
-
-    text: str
-    html: str
-
-
-Body: TypeAlias = EmailBody | TextBody | ChatBody
 
 
 @dataclass(frozen=True, slots=True)
