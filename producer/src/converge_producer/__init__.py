@@ -10,18 +10,24 @@ from converge_producer.errors import (
     Refused,
     Unreachable,
 )
+from converge_producer.intent import Intent, from_document, to_document
+from converge_producer.producer import Producer
 from converge_producer.wire import fingerprint, intent_id, validate_intent
 
 __all__ = [
     "BrokerUnreachable",
     "ConvergeError",
     "Customer",
+    "Intent",
     "InvalidIntent",
     "NotTaken",
+    "Producer",
     "Refusal",
     "Refused",
     "Unreachable",
     "fingerprint",
+    "from_document",
     "intent_id",
+    "to_document",
     "validate_intent",
 ]

@@ -48,30 +48,6 @@ class BrokerUnreachable(Unreachable):
     published: int = 0
 
 
-class NotTaken(ConvergeError):
-    """Some intents, or all, were not taken.
-
-    `taken` and `not_taken` hold ids in the order given. With `uncertain`, those of `not_taken` that
-    were on the wire may have arrived all the same: enqueue them again with the same keys, which
-    cannot make a second intent.
-    """
-
-    def __init__(
-        self,
-        taken: Sequence[UUID],
-        not_taken: Sequence[UUID],
-        reason: str,
-        *,
-        uncertain: bool = False,
-    ) -> None:
-        doubt = "; some may have arrived, so repeat with the same keys" if uncertain else ""
-        super().__init__(f"{len(not_taken)} intents not taken, {len(taken)} taken: {reason}{doubt}")
-        self.taken = list(taken)
-        self.not_taken = list(not_taken)
-        self.reason = reason
-        self.uncertain = uncertain
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """One intent that the API refused: its place in what was given (from 0), field and reason."""
@@ -81,6 +57,32 @@ class Refusal:
     field: str
     reason: str
     status: str = "refused"
+
+
+class NotTaken(ConvergeError):
+    """The broker or the API could not be reached: some intents, or all, were not taken.
+
+    `taken` and `not_taken` hold ids in the order given; `refusals` what the API had refused before.
+    With `uncertain`, the first of `not_taken` may have arrived all the same: enqueue them again
+    with the same keys, which cannot make a second intent.
+    """
+
+    def __init__(
+        self,
+        taken: Sequence[UUID],
+        not_taken: Sequence[UUID],
+        reason: str,
+        *,
+        uncertain: bool = False,
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        doubt = "; some may have arrived, so repeat with the same keys" if uncertain else ""
+        super().__init__(f"{len(not_taken)} intents not taken, {len(taken)} taken: {reason}{doubt}")
+        self.taken = list(taken)
+        self.not_taken = list(not_taken)
+        self.reason = reason
+        self.uncertain = uncertain
+        self.refusals = list(refusals)
 
 
 class Refused(ConvergeError):

@@ -5,7 +5,6 @@ tests compare against.
 """
 
 import contextlib
-import json
 import os
 import select
 import socket
@@ -27,8 +26,8 @@ from converge_producer.queues import (
     publisher_options,
     task_queues,
 )
+from converge_producer.wire import encode
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _NO_CANVAS: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 _PERSISTENT: Final = 2
 
@@ -150,7 +149,7 @@ class _Line:
             raise _unreachable(error, 0, uncertain=False) from error
 
     def send(self, message: Message, task_id: str, queue: kombu.Queue) -> None:
-        payload = message.payload if isinstance(message.payload, str) else _encode(message.payload)
+        payload = message.payload if isinstance(message.payload, str) else encode(message.payload)
         self._producer.publish(
             f"[[{payload}],{{}},{_NO_CANVAS}]",
             content_type="application/json",

@@ -167,8 +167,8 @@ def pack_intent(document: Mapping[str, Any], now: datetime | None = None) -> str
     if document.get("expires_at") is not None:
         _check_times(document, now)
     try:
-        packed = _encode(document)
-        size = len(packed.encode())
+        packed = encode(document)
+        size = len(packed) if packed.isascii() else len(packed.encode())
     except (TypeError, ValueError, RecursionError):
         raise _unencodable(document) from None
     if size > MAX_INTENT_BYTES:
@@ -178,7 +178,7 @@ def pack_intent(document: Mapping[str, Any], now: datetime | None = None) -> str
     return packed
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_sorted = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 # uuid5 of the DNS namespace over "intents.converge"; a constant, since ids must never change.
@@ -227,7 +227,7 @@ def _unencodable(document: Mapping[str, Any]) -> InvalidIntent:
     """Find the field that JSON or UTF-8 cannot carry; slow, since it hardly ever happens."""
     for name, value in document.items():
         try:
-            packed = _encode({name: value})
+            packed = encode({name: value})
         except RecursionError:
             return InvalidIntent(name, "is nested too deeply")
         except (TypeError, ValueError):
