@@ -1,0 +1,1 @@
+"""What operators set: the environment, and declarations in TOML."""
