@@ -42,6 +42,7 @@ MAX_SUBJECT: Final = 500  # characters
 MAX_ACTIONS: Final = 10
 MAX_MUST_KEEP: Final = 50
 MAX_URL: Final = 2000  # characters
+MAX_DEPTH: Final = 32  # lists and objects within each other; decoders give up at some depth
 MAX_INTENT_BYTES: Final = 256 * 1024  # of its JSON in UTF-8
 
 # http(s), a literal host (no user:password@, no placeholder), then a path or query that may hold
@@ -175,6 +176,8 @@ def pack_intent(document: Mapping[str, Any], now: datetime | None = None) -> str
         raise fail(f"the intent takes {size} bytes of JSON; at most {MAX_INTENT_BYTES} are allowed")
     if "\\u0000" in packed:
         _refuse_nul(document)
+    if packed.count("[") + packed.count("{") > MAX_DEPTH:  # else it cannot be deep
+        _refuse_depth(document)
     return packed
 
 
@@ -246,6 +249,20 @@ def _refuse_nul(document: Mapping[str, Any]) -> None:
     for name, value in document.items():
         if _holds_nul(value):
             raise InvalidIntent(name, "must not contain the character NUL")
+
+
+def _refuse_depth(document: Mapping[str, Any]) -> None:
+    for name, value in document.items():
+        if _deeper_than(value, MAX_DEPTH - 1):
+            raise InvalidIntent(name, "is nested too deeply")
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return levels == 0 or any(_deeper_than(inner, levels - 1) for inner in value)
 
 
 def _holds_nul(value: Any) -> bool:
