@@ -14,7 +14,7 @@ A provider with receipts is also a `WebhookReader`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -88,6 +88,10 @@ class Provider(Protocol):
 
     traits: ClassVar[Traits]
     Settings: ClassVar[type[BaseModel]]
+
+    def __init__(self, account: str, channel: Channel, settings: Any, /) -> None:
+        """Make one account's provider from its `Settings`; open and start nothing yet."""
+        ...
 
     def send(self, batch: Sequence[Message], deadline: float) -> list[Outcome]:
         """Try each message once; return one outcome per message, in order."""

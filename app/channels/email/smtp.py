@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import ClassVar, Final
 
+from pydantic import BaseModel
+
 from app.channels.contract import (
     Blame,
     EmailBody,
@@ -36,7 +38,7 @@ class SmtpProvider:
     """Mail through one SMTP relay."""
 
     traits: ClassVar[Traits] = Traits(channels=frozenset({Channel.EMAIL}), max_bytes=25_000_000)
-    Settings: ClassVar[type[SmtpSettings]] = SmtpSettings
+    Settings: ClassVar[type[BaseModel]] = SmtpSettings
 
     def __init__(self, account: str, _channel: Channel, settings: SmtpSettings) -> None:
         self.account = account

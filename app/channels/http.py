@@ -1,0 +1,391 @@
+"""The base of every provider that speaks HTTP.
+
+A provider writes a `Settings` model, `build` (message -> request), `interpret` (2xx reply ->
+outcome) and, where the vendor has error codes, `code_of` and `codes`. The rest is here: pooled
+keep-alive `requests` sessions, one per thread; fan-out within a batch; deadlines; and the table
+that turns what happened into an outcome.
+
+Whether bytes of a request had begun to leave is known, not guessed from exceptions: the
+connection notes it as it writes. The total deadline also holds against a server that drips, for
+the thread that waits shuts the socket of a request that is overdue.
+"""
+
+import contextlib
+import email.utils
+import itertools
+import math
+import socket
+import ssl
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from typing import Annotated, Any, ClassVar, Final
+
+import orjson
+import requests
+from pydantic import BaseModel, ConfigDict, Field
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from app.channels.contract import (
+    Accepted,
+    Ambiguous,
+    Blame,
+    Message,
+    Outcome,
+    RateLimited,
+    Rejected,
+    Retryable,
+    Traits,
+)
+from app.domain.vocabulary import Channel
+
+Seconds = Annotated[float, Field(gt=0, le=600)]
+
+REPLY_LIMIT: Final = 1_000_000  # bytes of a reply that are read at most
+DEFAULT_RETRY_AFTER: Final = 5.0
+LONGEST_RETRY_AFTER: Final = 86_400.0
+
+
+class HttpSettings(BaseModel):
+    """Settings that every HTTP provider has. Times in seconds; `total_timeout` is per message."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int = Field(default=64, ge=1, le=512)
+    connect_timeout: Seconds = 5
+    read_timeout: Seconds = 15
+    total_timeout: Seconds = 20
+    proxy: str | None = None
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request; `body` is sent as it is."""
+
+    url: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """One reply, read to its end; header names in any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Parse the body; raise `ValueError`."""
+        return orjson.loads(self.body)
+
+
+class HttpProvider(ABC):
+    """A provider that sends each message as one HTTP request."""
+
+    traits: ClassVar[Traits]
+    Settings: ClassVar[type[BaseModel]]
+    codes: ClassVar[Mapping[str, Outcome]] = {}
+
+    def __init__(self, account: str, channel: Channel, settings: HttpSettings) -> None:
+        self.account = account
+        self.channel = channel
+        self._http = settings
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._sessions: list[requests.Session] = []
+        self._threads: ThreadPoolExecutor | None = None
+
+    @abstractmethod
+    def build(self, message: Message) -> HttpRequest:
+        """Make the request; raise `ValueError` or `TypeError` where the message cannot be sent."""
+
+    @abstractmethod
+    def interpret(self, reply: HttpReply) -> Outcome:
+        """Read a 2xx reply. `ValueError`, `TypeError` or `LookupError` make it `Ambiguous`."""
+
+    def code_of(self, _reply: HttpReply, /) -> str | None:
+        """Find the vendor's error code, to be looked up in `codes`. May raise as `interpret`."""
+        return None
+
+    def send(self, batch: Sequence[Message], deadline: float) -> list[Outcome]:
+        """Try each message once, many at a time; one outcome per message, in order."""
+        if time.monotonic() >= deadline:
+            return [Retryable("http_deadline")] * len(batch)
+        flights = [_Flight(deadline, self._http.total_timeout) for _ in batch]
+        threads = self._started_threads()
+        futures = [
+            threads.submit(self._fly, flight, message)
+            for flight, message in zip(flights, batch, strict=True)
+        ]
+        # They start in order, so that they also become overdue in about that order.
+        return [_landed(*each) for each in zip(flights, futures, strict=True)]
+
+    def close(self) -> None:
+        """Close the kept connections and end the threads."""
+        with self._lock:
+            threads, self._threads = self._threads, None
+            sessions, self._sessions = self._sessions, []
+        if threads:
+            threads.shutdown(wait=True, cancel_futures=True)
+        for session in sessions:
+            session.close()
+
+    def _started_threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._http.concurrency, self.account)
+            return self._threads
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = _session(self._http)
+            with self._lock:
+                self._sessions.append(session)
+        return session
+
+    def _fly(self, flight: "_Flight", message: Message) -> Outcome:
+        flight.begin()
+        try:
+            request = self.build(message)
+            prepared = requests.Request(
+                request.method,
+                request.url,
+                data=request.body,
+                headers={"Accept-Encoding": "identity", **request.headers},
+            ).prepare()
+        except (ValueError, TypeError):
+            return Rejected("http_request_unbuildable", Blame.CONTENT)
+        _thread.flight = flight
+        try:
+            return self._outcome(self._exchange(prepared, flight))
+        except _Unfinished as unfinished:
+            return Ambiguous(unfinished.reason)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            return flight.broken(error)
+        finally:
+            _thread.flight = None
+
+    def _exchange(self, prepared: requests.PreparedRequest, flight: "_Flight") -> HttpReply:
+        seconds = flight.left()
+        timeout = min(self._http.connect_timeout, seconds), min(self._http.read_timeout, seconds)
+        session = self._session()
+        with session.send(
+            prepared,
+            timeout=timeout,
+            allow_redirects=False,
+            stream=True,
+            verify=session.verify,
+            proxies=session.proxies,
+        ) as response:
+            try:
+                body = _read(response, flight)
+            except (HTTPError, OSError, _Unfinished):
+                if 200 <= response.status_code < 300:
+                    raise
+                body = b""  # the verdict is in the status
+            return HttpReply(response.status_code, CaseInsensitiveDict(response.headers), body)
+
+    def _outcome(self, reply: HttpReply) -> Outcome:
+        status = reply.status
+        try:
+            if 200 <= status < 300:
+                return self.interpret(reply)
+            if status >= 400 and (code := self.code_of(reply)) in self.codes:
+                return self.codes[code or ""]
+        except (ValueError, TypeError, LookupError):
+            if 200 <= status < 300:
+                return Ambiguous(f"http_{status}_unreadable")
+        return outcome_of_status(status, reply.headers)
+
+
+def outcome_of_status(status: int, headers: Mapping[str, str]) -> Outcome:
+    """What a status outside 2xx means where the vendor's own codes say nothing."""
+    reason = f"http_{status}"
+    match status:
+        case 429:
+            return RateLimited(retry_after(headers) or DEFAULT_RETRY_AFTER, reason)
+        case 503 if (seconds := retry_after(headers)) is not None:
+            return RateLimited(seconds, reason)
+        case 401 | 403 | 407:
+            return Rejected(reason, Blame.ACCOUNT)
+        case 409:
+            return Accepted()  # the same idempotency key was taken before
+        case 408 | 425 | 500 | 501 | 503 | 505:
+            return Retryable(reason)
+        case _ if 400 <= status < 500:
+            return Rejected(reason, Blame.CONTENT)
+        case _ if 300 <= status < 400:
+            return Rejected(reason, Blame.ACCOUNT)  # the address of the API is wrong
+        case _:
+            return Ambiguous(reason)  # 502, 504 and what proxies invent: it may have gone through
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After (RFC 9110 10.2.3), as seconds from now; None if absent or unreadable."""
+    value = headers.get("Retry-After", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+class _Unfinished(Exception):
+    """A reply that had no end in time or size."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Flight:
+    """One request in the air: when it must be over, and whether its bytes have begun to leave."""
+
+    def __init__(self, deadline: float, seconds: float) -> None:
+        self.sent = False
+        self.begun = threading.Event()
+        self._ends = deadline
+        self._seconds = seconds
+        self._socket: socket.socket | None = None
+
+    def begin(self) -> None:
+        """The time of this message starts now."""
+        self._ends = min(self._ends, time.monotonic() + self._seconds)
+        self.begun.set()
+
+    def left(self) -> float:
+        """Seconds until it is overdue; never quite zero, which would mean no limit."""
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def leave(self, sock: socket.socket | None) -> None:
+        """Bytes of the request are about to leave through this socket."""
+        self._socket = sock
+        self.sent = True
+
+    def abort(self) -> Outcome:
+        """It is overdue: free its thread, and say what is known of it."""
+        outcome = Ambiguous("http_deadline") if self.sent else Retryable("http_deadline")
+        sock = self._socket
+        if sock is not None:
+            with contextlib.suppress(OSError):  # it may just have ended by itself
+                sock.shutdown(socket.SHUT_RDWR)
+        return outcome
+
+    def broken(self, error: Exception) -> Outcome:
+        """The request ended in an exception."""
+        causes = list(itertools.islice(_causes(error), 20))
+        timed_out = any(isinstance(cause, TimeoutError | requests.Timeout) for cause in causes)
+        if self.sent:
+            return Ambiguous("http_read_timeout" if timed_out else "http_connection_lost")
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+            return Rejected("http_tls_certificate", Blame.ACCOUNT)
+        if isinstance(error, ValueError):  # requests: InvalidURL, InvalidHeader, MissingSchema …
+            return Rejected("http_request_unbuildable", Blame.CONTENT)
+        return Retryable("http_connect_timeout" if timed_out else "http_connect_failed")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _landed(flight: _Flight, future: Future[Outcome]) -> Outcome:
+    try:
+        while not future.done():
+            try:
+                return future.result(flight.left())
+            except TimeoutError:
+                if flight.left() <= 0.001 and not future.done():
+                    return Retryable("http_deadline") if future.cancel() else flight.abort()
+        return future.result()
+    except CancelledError:  # closed while it waited for its turn
+        return Retryable("http_closed")
+
+
+def _read(response: requests.Response, flight: _Flight) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while part := response.raw.read1(65536):
+        parts.append(part)
+        size += len(part)
+        if size > REPLY_LIMIT:
+            raise _Unfinished("http_reply_too_big")
+        if flight.left() <= 0.001:
+            raise _Unfinished("http_deadline")
+    return b"".join(parts)
+
+
+# -- sessions whose connections note when a request leaves ---------------------------------------
+
+
+class _Thread(threading.local):
+    flight: _Flight | None = None
+
+
+_thread = _Thread()
+
+
+class _NotingConnection(HTTPConnection):
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if _thread.flight:
+            _thread.flight.leave(self.sock)
+        super().send(data)
+
+
+class _NotingTlsConnection(HTTPSConnection):
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        if _thread.flight:
+            _thread.flight.leave(self.sock)
+        super().send(data)
+
+
+class _NotingPool(HTTPConnectionPool):
+    ConnectionCls = _NotingConnection
+
+
+class _NotingTlsPool(HTTPSConnectionPool):
+    ConnectionCls = _NotingTlsConnection
+
+
+class _NotingAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _NotingPool,
+            "https": _NotingTlsPool,
+        }
+
+
+def _session(settings: HttpSettings) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # else .netrc may replace our Authorization header
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.verify = settings.ca_file or True
+    if settings.proxy:
+        session.proxies = {"http": settings.proxy, "https": settings.proxy}
+    adapter = _NotingAdapter(pool_connections=2, pool_maxsize=1, max_retries=0)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
