@@ -55,9 +55,12 @@ class Evidence(IntEnum):
 
     @classmethod
     def parse(cls, word: str) -> "Evidence":
-        """Return the grade that `word` names; raise `ValueError` with the words there are."""
+        """Return the grade that `word` names (`read` is `opened`).
+
+        Raises `ValueError` with the words there are.
+        """
         try:
-            return cls[word.upper()]
+            return cls["OPENED" if word == "read" else word.upper()]
         except KeyError:
             words = ", ".join(grade.word for grade in cls)
             raise ValueError(f"{word!r} is no grade of evidence; there are {words}") from None

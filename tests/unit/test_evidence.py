@@ -137,6 +137,7 @@ def test_grades_are_ordered_and_surer_as_they_rise() -> None:
         (EventType.OPENED, "opened", True),
         (EventType.READ, "opened", True),
         (EventType.READ, "clicked", False),
+        (EventType.OPENED, "read", True),
         (EventType.CLICKED, "opened", True),
         (EventType.REPLIED, "replied", True),
         (EventType.UNSUBSCRIBED, "opened", True),
