@@ -78,11 +78,11 @@ class Publisher:
 
         On failure the error's `published` says how many of them the broker has confirmed.
         """
+        routed = [(message, self._queues[message.queue]) for message in messages]
         line = self._borrow()
         ids: list[str] = []
         try:
-            for message in messages:
-                queue = self._queues[message.queue]
+            for message, queue in routed:
                 task_id = str(uuid4())
                 line.send(message, task_id, queue)
                 ids.append(task_id)
@@ -158,6 +158,7 @@ class _Line:
             correlation_id=task_id,
             reply_to="",
             delivery_mode=_PERSISTENT,
+            expiration=None if message.expires_s is None else max(message.expires_s, 0),
             retry=False,
             **self._route(queue),
         )
@@ -229,10 +230,9 @@ def _headers(message: Message, task_id: str) -> dict[str, Any]:
 
 
 def _unreachable(error: BaseException, published: int, *, uncertain: bool) -> BrokerUnreachable:
-    # The type alone: a client's message may hold the URL with its password.
-    told = BrokerUnreachable(
-        f"the broker cannot be reached ({type(error).__name__})", uncertain=uncertain
-    )
+    # The type alone, and that of what kombu wrapped: a message may hold the URL with its password.
+    kind = type(error.__cause__ or error).__name__
+    told = BrokerUnreachable(f"the broker cannot be reached ({kind})", uncertain=uncertain)
     told.published = published
     return told
 
