@@ -106,6 +106,10 @@ class EmbeddedServers:
             raise
         return self.endpoints
 
+    def find(self) -> Endpoints | None:
+        """Where the servers of the folder answer, if they run; starts and owns nothing."""
+        return self.endpoints if self._answers(self._read_state()) else None
+
     def stop(self) -> None:
         """End the servers if this process owns them; may be called twice."""
         if not self.owned:
