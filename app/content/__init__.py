@@ -1,0 +1,1 @@
+"""Content: one document, authored once, in the form that each channel wants."""

@@ -91,7 +91,7 @@ class Signer:
     def sign(
         self, purpose: Purpose, number: int, index: int = 0, expires_at: datetime | None = None
     ) -> str:
-        """Return the token that lets its holder do `purpose` with id `number` until `expires_at`."""
+        """Return the token that allows `purpose` with id `number` until `expires_at`."""
         return self.seal(purpose.encode(), number, index, expiry_hours(expires_at))
 
     def seal(self, purpose: bytes, number: int, index: int, hours: int) -> str:

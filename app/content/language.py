@@ -1,0 +1,274 @@
+"""The template language of contents: a small, bounded part of Jinja in its sandbox.
+
+Placeholders, `if` and `for` with expressions and a list of filters; no calls, assignments, macros
+or includes. Running one yields a *marked* text (see `marks`) and the values to put at the marks:
+nothing is escaped here, because the same value goes into HTML, plain text and URLs.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import pass_context as with_context
+from jinja2.runtime import Context, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from app.content.marks import OPEN, as_text, mark, tidy
+from app.content.problem import ContentRefused
+
+MAX_TEXT: Final = 100_000
+MAX_STEPS: Final = 2_000
+MAX_PLACEHOLDERS: Final = 500
+
+_RUN = "\0run"
+_TOO_LONG = f"what is put in makes it longer than {MAX_TEXT:,} characters"
+_TEMPLATE_SIGNS = ("{{", "{%", "{#")
+_MISSING = re.compile(r"'(\w+)' is undefined")
+_FILTERS = (
+    "abs", "batch", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int",
+    "items", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr",
+    "reverse", "round", "select", "selectattr", "sort", "string", "sum", "title", "trim",
+    "truncate", "unique", "upper", "wordcount",
+)  # fmt: skip
+_NODES = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Name, nodes.Const,
+    nodes.Tuple, nodes.List, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Filter, nodes.Test,
+    nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg,
+    nodes.Pos, nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat,
+    nodes.Keyword, nodes.Pair,
+)  # fmt: skip
+
+
+class _Run:
+    """What one run has made so far."""
+
+    __slots__ = ("length", "steps", "values")
+
+    def __init__(self) -> None:
+        self.values: list[str] = []
+        self.length = 0
+        self.steps = 0
+
+
+class _TooMuch(TemplateError):
+    pass
+
+
+@with_context
+def _to_mark(context: Context, value: object) -> str:
+    """Jinja's `finalize`: keep an output's value and leave a mark in its place."""
+    if isinstance(value, Undefined):
+        str(value)  # raises, and names the variable
+    run: _Run = context.parent[_RUN]
+    text = as_text(value)
+    run.length += len(text)
+    if run.length > MAX_TEXT:
+        raise _TooMuch(_TOO_LONG)
+    run.values.append(text)
+    return mark("", len(run.values) - 1)
+
+
+@with_context
+def _bounded(context: Context, items: Iterable[object]) -> Iterable[object]:
+    """What a loop runs over, counting its steps over the whole run."""
+    run: _Run = context.parent[_RUN]
+    for item in items:
+        run.steps += 1
+        if run.steps > MAX_STEPS:
+            raise _TooMuch(f"loops take more than {MAX_STEPS} steps")
+        yield item
+
+
+def _join(items: Iterable[object], separator: str = "") -> str:
+    """Jinja's `join`, with a bound."""
+    texts = [as_text(item) for item in items]
+    if sum(map(len, texts)) + len(separator) * len(texts) > MAX_TEXT:
+        raise _TooMuch("join makes too long a text")
+    return separator.join(texts)
+
+
+def _replace(text: object, old: str, new: str) -> str:
+    """Jinja's `replace`, with a bound."""
+    source = as_text(text)
+    if len(source) + source.count(old) * len(new) > MAX_TEXT:
+        raise _TooMuch("replace makes too long a text")
+    return source.replace(old, new)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset({"*", "%"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        # "x" * 10**9 and "%1000000000d" % 1 would take the memory of the whole worker.
+        if not (isinstance(left, int | float) and isinstance(right, int | float)):
+            raise _TooMuch(f"{operator} works on numbers alone")
+        return super().call_binop(context, operator, left, right)
+
+
+def _environment() -> _Environment:
+    environment = _Environment(
+        undefined=StrictUndefined,
+        finalize=_to_mark,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # values are escaped where they land, see the module's text
+    )
+    environment.globals.clear()
+    allowed = {name: environment.filters[name] for name in _FILTERS}
+    environment.filters = allowed | {"join": _join, "replace": _replace, "bounded\0": _bounded}
+    return environment
+
+
+_ENVIRONMENT: Final = _environment()
+
+
+def _refusal(node: nodes.Node) -> str | None:
+    if not isinstance(node, _NODES):
+        return f"{type(node).__name__.lower()} is not allowed in a content"
+    if isinstance(node, nodes.Filter) and node.name not in _ENVIRONMENT.filters:
+        return f"there is no filter {node.name!r}"
+    if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
+        return f"{node.attr!r} may not be read"
+    if isinstance(node, nodes.For) and node.recursive:
+        return "recursive loops are not allowed in a content"
+    return None
+
+
+def _parse(field: str, text: str) -> nodes.Template:
+    try:
+        tree = _ENVIRONMENT.parse(text)
+        for node in tree.find_all(nodes.Node):
+            if reason := _refusal(node):
+                raise ContentRefused(field, f"line {node.lineno}: {reason}")
+        for loop in list(tree.find_all(nodes.For)):
+            loop.iter = nodes.Filter(
+                loop.iter, "bounded\0", [], [], None, None, lineno=loop.lineno
+            ).set_environment(_ENVIRONMENT)
+    except TemplateSyntaxError as error:
+        raise ContentRefused(field, f"line {error.lineno}: {error.message}") from None
+    except RecursionError:
+        raise ContentRefused(field, "the template is nested too deeply") from None
+    return tree
+
+
+_PlainParts: TypeAlias = list[nodes.TemplateData | nodes.Name]
+
+
+def _plain_parts(tree: nodes.Template) -> _PlainParts | None:
+    """The pieces of a template that has bare `{{ name }}` placeholders and nothing else."""
+    parts: _PlainParts = []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for part in output.nodes:
+            if not isinstance(part, nodes.TemplateData | nodes.Name):
+                return None
+            parts.append(part)
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """Texts with marks, and the value for each mark's number."""
+
+    marked: tuple[str, ...]
+    values: list[str]
+
+
+class Texts:
+    """Some texts of one content, compiled together: their marks share one numbering.
+
+    `names` are the variables when all are plain (bare placeholders), and then the marked texts are
+    the same for everybody; None when Jinja must run for each person.
+    """
+
+    __slots__ = ("_fields", "_templates", "marked", "names")
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        """`fields` maps a field's path to its text; raises `ContentRefused` naming it."""
+        self._fields = tuple(fields)
+        self._templates: list[Template] = []
+        self.names: tuple[str, ...] | None = ()
+        texts = []
+        for field, text in fields.items():
+            if len(text) > MAX_TEXT:
+                raise ContentRefused(field, f"longer than {MAX_TEXT:,} characters")
+            texts.append(tidy(text))
+        if not any(sign in text for text in texts for sign in _TEMPLATE_SIGNS):
+            self.marked = tuple(texts)
+            return
+        trees = [_parse(field, text) for field, text in zip(fields, texts, strict=True)]
+        parts = [_plain_parts(tree) for tree in trees]
+        if any(part is None for part in parts):
+            self.marked, self.names = (), None
+            self._templates = [_ENVIRONMENT.from_string(tree) for tree in trees]
+        else:
+            self.marked, self.names = _mark_plainly([part or [] for part in parts])
+
+    def expand(self, data: Mapping[str, Any]) -> Expansion:
+        """Run the texts with one person's data; raises `ContentRefused`."""
+        if self.names is None:
+            return self._run(data)
+        try:
+            values = [as_text(data[name]) for name in self.names]
+        except KeyError as error:
+            raise missing(str(error.args[0])) from None
+        if sum(map(len, values)) > MAX_TEXT:
+            raise ContentRefused("data", _TOO_LONG)
+        return Expansion(self.marked, values)
+
+    def _run(self, data: Mapping[str, Any]) -> Expansion:
+        run = _Run()
+        variables = {**data, _RUN: run}
+        texts = []
+        for field, template in zip(self._fields, self._templates, strict=True):
+            try:
+                texts.append(_run_one(template, variables))
+            except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError,
+                    AttributeError, RecursionError) as error:  # fmt: skip
+                raise _explain(field, error) from None
+        return Expansion(tuple(texts), run.values)
+
+
+def _run_one(template: Template, variables: dict[str, Any]) -> str:
+    pieces = []
+    length = 0
+    for piece in template.generate(variables):
+        length += len(piece)
+        if length > MAX_TEXT:
+            raise _TooMuch(f"longer than {MAX_TEXT:,} characters")
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def _mark_plainly(texts: list[_PlainParts]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    numbers: dict[str, int] = {}
+    marked = tuple(
+        "".join(
+            part.data
+            if isinstance(part, nodes.TemplateData)
+            else mark("", numbers.setdefault(part.name, len(numbers)))
+            for part in parts
+        )
+        for parts in texts
+    )
+    if sum(text.count(OPEN) for text in marked) > MAX_PLACEHOLDERS:
+        raise ContentRefused("content", f"more than {MAX_PLACEHOLDERS} placeholders")
+    return marked, tuple(numbers)
+
+
+def missing(name: str) -> ContentRefused:
+    """The refusal of a person's data that lack a variable of the content."""
+    return ContentRefused(f"data.{name}", f"the content uses {{{{ {name} }}}}, and data lacks it")
+
+
+def _explain(field: str, error: Exception) -> ContentRefused:
+    # Other errors can quote the person's data, and this text is kept.
+    told = isinstance(error, TemplateError | TypeError)
+    reason = str(error) if told else type(error).__name__
+    if found := _MISSING.search(reason):
+        return missing(found[1])
+    return ContentRefused(field, f"the template fails: {reason}")

@@ -1,0 +1,79 @@
+"""A content as a text message: plain text, its first action's short link, a budget of segments."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.content.marks import OPEN, Pattern, Slots, fill_values, in_text
+from app.content.message import ACTIONS, Content, Parts, Personal, Skeleton, Tracking, href
+from app.content.problem import ContentRefused
+from app.content.prose import Prose
+from app.content.segments import is_gsm, segment_count, to_gsm
+from app.domain.body import TextBody
+from app.domain.vocabulary import Channel
+
+DEFAULT_SEGMENTS: Final = 3
+
+
+def compile_text(
+    document: Mapping[str, Any], *, tracking: Tracking, segments: int = DEFAULT_SEGMENTS
+) -> Skeleton[TextBody]:
+    """The skeleton of a content's text messages, none longer than `segments` SMS parts.
+
+    A longer one is shortened and leads to the hosted message. Rendering raises `ContentRefused`
+    where that would lose a must-keep fact.
+    """
+    content = Content(document, Channel.SMS)
+
+    def build(parts: Parts) -> Callable[[list[str], Personal], TextBody]:
+        text = Prose(content.text_field, parts.text).text(href(tracking, content.part))
+        if parts.actions:
+            label, url = parts.actions[0]
+            text += f"\n{in_text(label)}: {href(tracking, ACTIONS)(0, url)}"
+        pattern = Pattern(text)
+        return _Form(pattern, Slots(pattern), tuple(map(in_text, parts.facts)), segments)
+
+    return Skeleton(content, build)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    pattern: Pattern
+    slots: Slots
+    facts: tuple[str, ...]
+    segments: int
+
+    def __call__(self, values: list[str], personal: Personal) -> TextBody:
+        slots = self.slots.fill(values, personal.links, personal.delivery_id)
+        text = to_gsm(self.pattern.fill(slots).strip())
+        count = segment_count(text)
+        if count <= self.segments:
+            return TextBody(text, count)
+        text = _shortened(text, personal.links.message(personal.delivery_id), self.segments)
+        for place, fact in enumerate(self.facts):
+            said = fill_values(fact, values) if OPEN in fact else fact
+            if to_gsm(said) not in text and said not in text:
+                reason = f"would be lost on sms, where {self.segments} segments are all there is"
+                raise ContentRefused(f"content.must_keep[{place}]", reason)
+        return TextBody(text, segment_count(text))
+
+
+def _shortened(text: str, link: str, segments: int) -> str:
+    """As many whole words of the text as fit with an ellipsis and the link."""
+
+    def ended(length: int) -> str:
+        start = text[:length].rstrip()
+        # GSM-7 has no ellipsis; three dots are cheaper than UCS-2.
+        return f"{start}{'...' if is_gsm(start) else '…'} {link}"
+
+    fits, too_long = 0, len(text)
+    while fits + 1 < too_long:
+        middle = (fits + too_long) // 2
+        if segment_count(ended(middle)) <= segments:
+            fits = middle
+        else:
+            too_long = middle
+    if not text[fits].isspace():
+        # Back to the end of a word, unless one word is all there is.
+        fits = max(text.rfind(" ", 0, fits), text.rfind("\n", 0, fits)) + 1 or fits
+    return ended(fits)
