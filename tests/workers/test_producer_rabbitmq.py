@@ -119,15 +119,19 @@ def test_a_connection_that_was_cut_is_replaced(amqp_url: str) -> None:
 
 def test_a_forked_child_leaves_its_parents_connection_alone(amqp_url: str) -> None:
     with Producer(amqp_url) as producer:
-        producer.enqueue(intent("parent-1"))
+        producer.enqueue(intent("before"))
         child = os.fork()
         if not child:
             try:
-                producer.enqueue(intent("child"))
+                for n in range(100):
+                    producer.enqueue(intent(f"child-{n}"))
                 producer.close()
                 os._exit(0)
             finally:
                 os._exit(1)
+        for n in range(100):
+            producer.enqueue(intent(f"parent-{n}"))
         assert os.waitpid(child, 0)[1] == 0
-        producer.enqueue(intent("parent-2"))
-    assert keys(amqp_url) == ["child", "parent-1", "parent-2"]
+        producer.enqueue(intent("after"))
+    expected = [f"{who}-{n}" for who in ("child", "parent") for n in range(100)]
+    assert keys(amqp_url) == sorted(["before", "after", *expected])
