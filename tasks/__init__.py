@@ -1,0 +1,1 @@
+"""Celery tasks: load, call the use case, return one line of counts. Nothing is decided here."""

@@ -136,9 +136,7 @@ def decide(situation: Situation, now: datetime) -> Decision:
     if now >= situation.expires_at:
         return Decision(_end(situation))
     if not situation.past:
-        if situation.send_after is not None and situation.send_after > now:
-            return Decision(Wait(situation.send_after, "send_after"))
-        return _climb(situation, 0, now)
+        return _start(situation, now)
     if any(delivery.state in _IN_FLIGHT for delivery in situation.past):
         return Decision(Wait(situation.expires_at, "in_flight"))
     last = max(situation.past, key=lambda delivery: delivery.step)
@@ -151,6 +149,14 @@ def decide(situation: Situation, now: datetime) -> Decision:
     if rings_at > now:
         return Decision(Wait(min(rings_at, situation.expires_at), "not_yet_unseen"))
     return _climb(situation, last.step + 1, now)
+
+
+def _start(situation: Situation, now: datetime) -> Decision:
+    """The first decision. One for later is taken then, but what nobody can reach says so now."""
+    decision = _climb(situation, 0, now)
+    if isinstance(decision.verdict, Send) and decision.verdict.at > now:
+        return Decision(Wait(decision.verdict.at, "send_after"))
+    return decision
 
 
 def _clock(situation: Situation, delivery: PastDelivery, now: datetime) -> datetime | None:

@@ -33,6 +33,7 @@ class Brand:
     settings: Mapping[str, Any]
     senders: Mapping[str, Sender]
     topics: Mapping[str, int]
+    topic_titles: Mapping[str, str]
 
     @property
     def default_sender(self) -> str | None:
@@ -72,6 +73,9 @@ def load_catalog(connection: Connection) -> Catalog:
             settings=row.settings,
             senders={s.name: s for gone, s in senders if s.brand_id == row.id and not gone},
             topics={t.name: t.id for t in topics if t.brand_id == row.id and not t.retired},
+            topic_titles={
+                t.name: t.title for t in topics if t.brand_id == row.id and not t.retired
+            },
         )
         for row in connection.execute(text("SELECT * FROM brands ORDER BY id"))
     ]
@@ -87,6 +91,12 @@ def load_catalog(connection: Connection) -> Catalog:
         policies={policy.name: (key, policy) for current, key, policy in policies if current},
         policies_by_id={key: policy for _, key, policy in policies},
     )
+
+
+def policy_documents(connection: Connection) -> dict[str, dict[str, Any]]:
+    """The current policies by name, as they were declared."""
+    rows = connection.execute(text("SELECT name, document FROM policies WHERE current"))
+    return {row.name: row.document for row in rows}
 
 
 def put_brand(connection: Connection, name: str, settings: Mapping[str, Any]) -> int:

@@ -84,13 +84,14 @@ def release(
     channel: str,
     lane: str,
     account: str,
+    known: Collection[str],
     shares: Sequence[tuple[Flow, int]],
     hint_lost_s: float,
 ) -> list[Released]:
     """Take due deliveries of each flow, at most its share, as queued for `account`.
 
-    A delivery that an account was assigned to before keeps it. After `hint_lost_s` seconds
-    without a claim the hint counts as lost.
+    A delivery that an account of `known` was assigned to before keeps it: only settle moves it.
+    After `hint_lost_s` seconds without a claim the hint counts as lost.
     """
     flows = [
         {"sender_id": f.sender_id, "campaign": f.campaign, "test": f.test, "share": share}
@@ -109,7 +110,8 @@ def release(
                      ORDER BY due_at LIMIT f.share FOR UPDATE SKIP LOCKED) d
             )
             UPDATE deliveries d SET state = 'queued',
-                   account = CASE WHEN d.account = '' THEN :account ELSE d.account END,
+                   account = CASE WHEN d.account = ANY(CAST(:known AS text[]))
+                                  THEN d.account ELSE :account END,
                    due_at = now() + make_interval(secs => :lost)
               FROM picked WHERE d.id = picked.id
             RETURNING d.id, d.account, d.losses"""),
@@ -118,6 +120,7 @@ def release(
             "channel": channel,
             "lane": lane,
             "account": account,
+            "known": list(known),
             "lost": hint_lost_s,
         },
     )
@@ -133,10 +136,12 @@ def outstanding(
     """
     rows = connection.execute(
         text("""
-            SELECT a.account, q.lane, count(*) FROM unnest(CAST(:accounts AS text[])) a(account)
-             CROSS JOIN LATERAL (SELECT lane FROM deliveries
-                 WHERE state = 'queued' AND account = a.account LIMIT :limit) q
-             GROUP BY 1, 2"""),
+            SELECT a.account, l.lane, q.waiting
+              FROM unnest(CAST(:accounts AS text[])) AS a(account)
+             CROSS JOIN unnest(ARRAY['urgent', 'normal', 'bulk']) AS l(lane)
+             CROSS JOIN LATERAL (SELECT count(*) AS waiting FROM (
+                 SELECT FROM deliveries WHERE state = 'queued' AND account = a.account
+                    AND lane = l.lane LIMIT :limit) bounded) q"""),
         {"accounts": list(accounts), "limit": limit},
     )
     return {(row[0], row[1]): row[2] for row in rows}
@@ -155,18 +160,31 @@ def take_back(
     )
 
 
-def release_lost_hints(connection: Connection, accounts: Collection[str], limit: int) -> int:
-    """Make queued deliveries whose hint was never claimed planned again; return how many."""
+def release_lost_hints(connection: Connection, limit: int) -> int:
+    """Make queued deliveries whose hint was never claimed planned again; return how many.
+
+    Accounts are found by skipping through the index, so that those no longer configured count.
+    """
     done = connection.execute(
         text("""
-            WITH lost AS (
-                SELECT d.id FROM unnest(CAST(:accounts AS text[])) a(account)
-                 CROSS JOIN LATERAL (SELECT id FROM deliveries
-                     WHERE state = 'queued' AND account = a.account AND due_at <= now()
-                     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) d)
+            WITH RECURSIVE lines AS (
+                (SELECT account, lane FROM deliveries WHERE state = 'queued'
+                  ORDER BY account, lane LIMIT 1)
+                UNION ALL
+                SELECT next.* FROM lines l CROSS JOIN LATERAL (
+                    SELECT account, lane FROM deliveries d
+                     WHERE state = 'queued' AND (d.account, d.lane) > (l.account, l.lane)
+                     ORDER BY account, lane LIMIT 1) next
+            ), lost AS MATERIALIZED (
+                SELECT d.id FROM lines l CROSS JOIN LATERAL (
+                    SELECT id FROM deliveries
+                     WHERE state = 'queued' AND account = l.account AND lane = l.lane
+                       AND due_at <= now()
+                     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) d
+            )
             UPDATE deliveries d SET state = 'planned', due_at = now()
               FROM lost WHERE d.id = lost.id"""),
-        {"accounts": list(accounts), "limit": limit},
+        {"limit": limit},
     )
     return done.rowcount
 
@@ -181,7 +199,7 @@ def claim(
     """
     parameters = {"ids": list(ids), "account": account, "token": token, "lease": lease_s}
     rows = connection.execute(text(_CLAIM), parameters).all()
-    if len(rows) < len(parameters["ids"]):
+    if len(rows) < len(ids):
         connection.execute(text(_END_UNCLAIMABLE), parameters)
     return [Claimed(*row) for row in rows]
 
@@ -214,6 +232,17 @@ _END_UNCLAIMABLE = """
      WHERE d.id = ANY(CAST(:ids AS bigint[])) AND d.state = 'queued' AND d.account = :account
        AND i.id = d.intent_id AND e.id = d.endpoint_id
        AND (i.state <> 'open' OR i.expires_at <= now() OR e.state <> 'active')"""
+
+
+def hand_back(connection: Connection, ids: Collection[int], token: UUID) -> None:
+    """Put claimed deliveries back to planned before anything was tried: their work is paused."""
+    connection.execute(
+        text("""
+            UPDATE deliveries SET state = 'planned', due_at = now()
+             WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'sending'
+               AND claim_token = :token"""),
+        {"ids": list(ids), "token": token},
+    )
 
 
 def settle(

@@ -199,6 +199,27 @@ def take_due_intents(connection: Connection, limit: int, look_again_s: float) ->
     return list(rows.scalars())
 
 
+def open_intents_of(
+    connection: Connection,
+    *,
+    brand_id: int | None,
+    sender_id: int | None,
+    campaign: str | None,
+    limit: int,
+) -> list[UUID]:
+    """Some open intents of a sender or campaign. For operators: it reads every open intent."""
+    rows = connection.execute(
+        text("""
+            SELECT id FROM intents WHERE decide_at IS NOT NULL
+               AND (CAST(:brand_id AS int) IS NULL OR brand_id = :brand_id)
+               AND (CAST(:sender_id AS int) IS NULL OR sender_id = :sender_id)
+               AND (CAST(:campaign AS text) IS NULL OR campaign = :campaign)
+             LIMIT :limit"""),
+        {"brand_id": brand_id, "sender_id": sender_id, "campaign": campaign, "limit": limit},
+    )
+    return list(rows.scalars())
+
+
 def end_intents(
     connection: Connection, ids: Collection[UUID], state: IntentState, reason: str
 ) -> list[UUID]:

@@ -4,22 +4,21 @@ from sqlalchemy import Connection, text
 
 from app.domain.pause import Pause
 
-_COLUMNS = "brand_id, channel, account, sender_id, campaign, started_at, ended_at"
+_PAUSES = (
+    "SELECT brand_id, channel, account, sender_id, campaign, started_at, ended_at FROM pauses "
+)
 
 
 def pauses_in_force(connection: Connection) -> list[Pause]:
     """The pauses that hold work now."""
-    rows = connection.execute(text(f"SELECT {_COLUMNS} FROM pauses WHERE ended_at IS NULL"))
+    rows = connection.execute(text(_PAUSES + "WHERE ended_at IS NULL"))
     return [Pause(**row) for row in rows.mappings()]
 
 
 def pauses_lately(connection: Connection) -> list[Pause]:
     """The pauses in force and those ended in the last 60 days, which escalation clocks mind."""
     rows = connection.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM pauses "  # noqa: S608 (a constant)
-            "WHERE ended_at IS NULL OR ended_at > now() - interval '60 days'"
-        )
+        text(_PAUSES + "WHERE ended_at IS NULL OR ended_at > now() - interval '60 days'")
     )
     return [Pause(**row) for row in rows.mappings()]
 

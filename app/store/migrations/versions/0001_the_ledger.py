@@ -202,7 +202,7 @@ CREATE TABLE deliveries (
 -- Each live row is in just one of these three.
 CREATE INDEX deliveries_planned
     ON deliveries (channel, lane, sender_id, campaign, test, due_at) WHERE state = 'planned';
-CREATE INDEX deliveries_queued ON deliveries (account, due_at) WHERE state = 'queued';
+CREATE INDEX deliveries_queued ON deliveries (account, lane, due_at) WHERE state = 'queued';
 CREATE INDEX deliveries_watched
     ON deliveries (due_at) WHERE due_at IS NOT NULL AND state NOT IN ('planned', 'queued');
 CREATE INDEX deliveries_receipts

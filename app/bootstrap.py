@@ -1,0 +1,73 @@
+"""The only composition root: settings and declarations in, a `Runtime` out."""
+
+from functools import cache
+
+from app.channels.registry import build_accounts
+from app.content.check import Checker
+from app.content.templates import Templates
+from app.domain.tokens import Links, Signer
+from app.embedded import EmbeddedServers
+from app.limits.connection import connect
+from app.limits.health import AccountHealth
+from app.limits.rate import RateLimits
+from app.store.migrate import check
+from app.store.session import make_engine
+from app.usecases.hints import Hints
+from app.usecases.runtime import CatalogCache, Runtime, Timing
+from app.usecases.words import Words
+from config.schema import load_toml
+from config.settings import Settings, SettingsError, load_settings
+from converge_producer.publishing import Publisher
+
+SEND_SHARE_OF_LEASE = 2 / 3
+
+
+@cache
+def runtime() -> Runtime:
+    """This process's runtime, from the environment; built at first use."""
+    return build(running_settings())
+
+
+def running_settings() -> Settings:
+    """The settings; in the embedded profile those of the servers that `converge up` runs.
+
+    Raises `SettingsError` when there are none.
+    """
+    settings = load_settings()
+    if not settings.embedded:
+        return settings
+    found = EmbeddedServers(settings.data_dir).find()
+    if found is None:
+        raise SettingsError(
+            f"No servers run in {settings.data_dir}. Start them with `converge up` in the same "
+            "folder, or set CONVERGE_DATABASE_URL and CONVERGE_REDIS_URL."
+        )
+    return settings.with_servers(found.database_url, found.redis_url, found.secret)
+
+
+def build(settings: Settings) -> Runtime:
+    """Build a runtime; raises what is wrong with settings, declarations or the schema."""
+    signer = Signer([secret.encode() for secret in settings.token_secrets])
+    engine = make_engine(settings.database_url, pool_size=settings.worker_threads + 2)
+    with engine.begin() as connection:
+        check(connection)
+    redis = connect(settings.redis_url)
+    return Runtime(
+        engine=engine,
+        hints=Hints(Publisher(settings.broker_url)),
+        limits=RateLimits(redis),
+        health=AccountHealth(redis),
+        accounts=build_accounts(load_toml(settings.config_dir / "providers.toml")),
+        words=Words(
+            templates=Templates(settings.config_dir / "templates"),
+            checker=Checker(Links(settings.public_url, signer, None)),
+            signer=signer,
+            public_url=settings.public_url,
+        ),
+        catalog=CatalogCache(engine),
+        timing=Timing(
+            lease=settings.lease_seconds,
+            send=settings.lease_seconds * SEND_SHARE_OF_LEASE,
+            hint_lost=settings.hint_lost_seconds,
+        ),
+    )

@@ -1,0 +1,102 @@
+"""API keys: kept as hashes, found by their public prefix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a key allows. `senders` None: every sender of the brand."""
+
+    id: int
+    brand_id: int
+    brand: str
+    prefix: str
+    hash: bytes
+    senders: tuple[str, ...] | None
+    test: bool
+    label: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+_KEYS = """
+    SELECT k.id, k.brand_id, b.name, k.prefix, k.hash, k.senders, k.test, k.label, k.created_at,
+           k.revoked_at
+      FROM api_keys k JOIN brands b ON b.id = k.brand_id """
+
+
+def find_key(connection: Connection, prefix: str) -> Key | None:
+    """Find a key that is not revoked by its prefix."""
+    row = connection.execute(
+        text(_KEYS + "WHERE k.prefix = :prefix AND k.revoked_at IS NULL"), {"prefix": prefix}
+    ).one_or_none()
+    return None if row is None else _key(row)
+
+
+def list_keys(connection: Connection, brand_id: int | None = None) -> list[Key]:
+    """All keys, of one brand or of all, revoked ones included."""
+    rows = connection.execute(
+        text(
+            _KEYS + "WHERE CAST(:brand_id AS int) IS NULL OR k.brand_id = :brand_id ORDER BY k.id"
+        ),
+        {"brand_id": brand_id},
+    )
+    return [_key(row) for row in rows]
+
+
+def insert_key(
+    connection: Connection,
+    *,
+    brand_id: int,
+    prefix: str,
+    hash: bytes,
+    senders: Sequence[str] | None,
+    test: bool,
+    label: str,
+) -> None:
+    """Keep a new key."""
+    connection.execute(
+        text("""
+            INSERT INTO api_keys (brand_id, prefix, hash, senders, test, label)
+            VALUES (:brand_id, :prefix, :hash, CAST(:senders AS text[]), :test, :label)"""),
+        {
+            "brand_id": brand_id,
+            "prefix": prefix,
+            "hash": hash,
+            "senders": None if senders is None else list(senders),
+            "test": test,
+            "label": label,
+        },
+    )
+
+
+def revoke_key(connection: Connection, prefix: str) -> bool:
+    """Revoke a key; say whether there was one in force."""
+    done = connection.execute(
+        text("""
+            UPDATE api_keys SET revoked_at = now()
+             WHERE prefix = :prefix AND revoked_at IS NULL"""),
+        {"prefix": prefix},
+    )
+    return done.rowcount > 0
+
+
+def _key(row: Row[Any]) -> Key:
+    senders = None if row.senders is None else tuple(row.senders)
+    return Key(
+        id=row.id,
+        brand_id=row.brand_id,
+        brand=row.name,
+        prefix=row.prefix,
+        hash=bytes(row.hash),
+        senders=senders,
+        test=row.test,
+        label=row.label,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+    )

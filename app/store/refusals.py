@@ -1,0 +1,39 @@
+"""Refusals: intents that were not taken, each with the field and the reason."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from app.store.session import as_rows
+
+
+def insert_refusals(
+    connection: Connection,
+    chunk: UUID,
+    brand: str,
+    brand_id: int | None,
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Keep refusals of a chunk; a chunk that comes again writes none twice.
+
+    A row is `{"line", "sender", "key", "intent_id", "field", "code", "reason", "document"}`.
+    """
+    connection.execute(
+        text("""
+            INSERT INTO refusals (chunk, line, brand, brand_id, sender, key, intent_id, field,
+                                  code, reason, document)
+            SELECT :chunk, line, :brand, :brand_id, sender, key, intent_id, field, code, reason,
+                   document
+              FROM json_to_recordset(CAST(:rows AS json)) AS r(
+                   line int, sender text, key text, intent_id uuid, field text, code text,
+                   reason text, document jsonb)
+            ON CONFLICT (chunk, line) DO NOTHING"""),
+        {
+            "chunk": chunk,
+            "brand": brand,
+            "brand_id": brand_id,
+            "rows": as_rows(list(map(dict, rows))),
+        },
+    )

@@ -1,0 +1,336 @@
+"""Accept: a chunk of intents becomes rows, each decided at once, in one transaction.
+
+The answer is given after the commit. The same key is the same intent from any process; a chunk
+that comes twice writes nothing twice; one bad intent does not spoil its chunk.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from app.channels.registry import Account
+from app.domain.decision import Decision, Send, Situation, Stop, decide
+from app.domain.vocabulary import Channel, IntentState, Urgency
+from app.store.catalog import Brand
+from app.store.customers import CustomerRow, find_customers, upsert_customers
+from app.store.intents import (
+    end_intents,
+    fingerprints,
+    insert_accepted,
+    ledger_now,
+)
+from app.store.pauses import pauses_in_force
+from app.store.refusals import insert_refusals
+from app.usecases.accounts import choose_account
+from app.usecases.addresses import customer_row, merge_rows
+from app.usecases.binding import Bound, Desk, Refusal, said_of
+from app.usecases.contents import bind_contents
+from app.usecases.records import considered_record, verdict_fields
+from app.usecases.runtime import Runtime
+from converge_producer import InvalidIntent
+
+_log = structlog.get_logger(__name__)
+URGENT_BATCH = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Who hands in a chunk, and how: `chunk` makes a repeat harmless, `keep_refusals` says that
+    nobody waits for the answer, so refusals are kept in the ledger."""
+
+    brand: str
+    chunk: UUID
+    senders: Collection[str] | None = None
+    test: bool = False
+    keep_refusals: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one document. `status`: accepted, exists, conflict or refused."""
+
+    line: int
+    status: str
+    id: UUID | None = None
+    key: str | None = None
+    field: str | None = None
+    code: str | None = None
+    reason: str | None = None
+
+
+def accept(
+    runtime: Runtime, submission: Submission, documents: Sequence[Mapping[str, Any]]
+) -> list[Verdict]:
+    """Take a chunk of intent documents; return a verdict for each, in order, after the commit."""
+    if submission.brand not in runtime.catalog().brands:
+        runtime.catalog.forget()  # it may have been applied a moment ago
+    batch = _Batch(runtime, submission, documents)
+    with runtime.engine.begin() as connection:
+        batch.take(connection)
+    batch.hint()
+    _log.info("accepted", brand=submission.brand, **batch.counts())
+    return [batch.verdicts[line] for line in range(len(documents))]
+
+
+class _Batch:
+    """The work on one chunk: each document ends as a verdict."""
+
+    def __init__(
+        self, runtime: Runtime, submission: Submission, documents: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._runtime = runtime
+        self._submission = submission
+        self._documents = documents
+        self.verdicts: dict[int, Verdict] = {}
+        self._urgent: dict[tuple[str, str], list[int]] = defaultdict(list)
+
+    def take(self, connection: Connection) -> None:
+        """Do all of it within one transaction."""
+        now = ledger_now(connection)
+        catalog = self._runtime.catalog()
+        brand = catalog.brands.get(self._submission.brand)
+        if brand is None:
+            self._refuse_all()
+        else:
+            desk = Desk(catalog, brand, self._submission.senders, now)
+            bound = self._bind(desk)
+            customers = self._customers(connection, brand, bound)
+            bound = [one for one in bound if one.line not in self.verdicts]
+            contents = bind_contents(self._runtime, brand, bound, customers, self.refuse)
+            self._insert(connection, brand, now, customers, contents)
+        if self._submission.keep_refusals:
+            self._keep_refusals(connection, brand)
+
+    def refuse(self, line: int, refusal: Refusal, id: UUID | None = None) -> None:
+        """Refuse one document; the first refusal of a line stands."""
+        _, key = said_of(self._documents[line])
+        self.verdicts.setdefault(
+            line,
+            Verdict(line, "refused", id, key, refusal.field, refusal.code, refusal.reason),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How many verdicts of each kind."""
+        counts: dict[str, int] = {}
+        for verdict in self.verdicts.values():
+            counts[verdict.status] = counts.get(verdict.status, 0) + 1
+        return counts
+
+    def hint(self) -> None:
+        """Tell the workers about urgent deliveries; all others wait for the dispatcher."""
+        for (channel, account), ids in self._urgent.items():
+            self._runtime.hints.deliver(
+                channel,
+                Urgency.URGENT,
+                [
+                    (account, ids[start : start + URGENT_BATCH])
+                    for start in range(0, len(ids), URGENT_BATCH)
+                ],
+            )
+
+    def _refuse_all(self) -> None:
+        refusal = Refusal(
+            "brand",
+            "unknown_brand",
+            f"the brand {self._submission.brand[:63]!r} is not declared here; "
+            "declare it in brands.toml and run `converge apply`",
+        )
+        for line in range(len(self._documents)):
+            self.refuse(line, refusal)
+
+    def _bind(self, desk: Desk) -> list[Bound]:
+        bound: dict[UUID, Bound] = {}
+        for line, document in enumerate(self._documents):
+            try:
+                one = desk.bind(line, document)
+            except Refusal as refusal:
+                self.refuse(line, refusal)
+                continue
+            first = bound.setdefault(one.id, one)
+            if first is not one:
+                self._repeat(one, first.fingerprint)
+        return list(bound.values())
+
+    def _customers(
+        self, connection: Connection, brand: Brand, bound: list[Bound]
+    ) -> dict[str, CustomerRow]:
+        """Create or change the customers that came along, and find everyone."""
+        rows = []
+        for one in bound:
+            to = one.document["to"]
+            if not isinstance(to, str):
+                try:
+                    rows.append(customer_row(to, self._runtime.default_region, "to."))
+                except InvalidIntent as error:
+                    self.refuse(one.line, Refusal(error.field, "invalid", error.reason), one.id)
+        if rows:
+            upsert_customers(connection, brand.id, merge_rows(rows))
+        refs = {one.ref for one in bound if one.line not in self.verdicts}
+        customers = find_customers(connection, brand.id, refs)
+        for one in bound:
+            if one.ref not in customers:
+                reason = (
+                    "no customer has this ref; give a customer object, "
+                    "or load customers with `converge customers import`"
+                )
+                self.refuse(one.line, Refusal("to", "unknown_customer", reason), one.id)
+        return customers
+
+    def _insert(
+        self,
+        connection: Connection,
+        brand: Brand,
+        now: datetime,
+        customers: Mapping[str, CustomerRow],
+        contents: Sequence[tuple[Bound, int]],
+    ) -> None:
+        test = self._submission.test
+        channels = self._runtime.channels(test=test)
+        pauses = pauses_in_force(connection)
+        accounts: dict[Channel, Account | None] = {}
+        rows = []
+        bound: dict[UUID, Bound] = {}
+        for one, content_id in contents:
+            customer = customers[one.ref]
+            expires_at = one.expires_at or now + timedelta(seconds=one.policy.expires_after)
+            decision = decide(
+                Situation(
+                    policy=one.policy,
+                    brand_id=brand.id,
+                    sender_id=one.sender_id,
+                    campaign=one.campaign,
+                    endpoints=customer.endpoints,
+                    channels=channels,
+                    expires_at=expires_at,
+                    send_after=one.send_after,
+                    pauses=pauses,
+                ),
+                now,
+            )
+            verdict = decision.verdict
+            if isinstance(verdict, Stop):
+                self.refuse(one.line, _unreachable(decision), one.id)
+                continue
+            account = ""
+            if one.urgency == Urgency.URGENT and isinstance(verdict, Send):
+                if verdict.channel not in accounts:
+                    accounts[verdict.channel] = choose_account(
+                        self._runtime, verdict.channel, test=test, now=now, pauses=pauses
+                    )
+                chosen = accounts[verdict.channel]
+                account = chosen.name if chosen else ""
+            rows.append(
+                {
+                    "id": one.id,
+                    "sender_id": one.sender_id,
+                    "topic_id": one.topic_id,
+                    "customer_id": customer.id,
+                    "content_id": content_id,
+                    "policy_id": one.policy_id,
+                    "key": one.key,
+                    "fingerprint": one.fingerprint.hex(),
+                    "kind": one.kind,
+                    "urgency": one.urgency,
+                    "campaign": one.campaign,
+                    "data": one.data,
+                    "test": test,
+                    "send_after": one.send_after,
+                    "expires_at": expires_at,
+                    "decide_at": expires_at if isinstance(verdict, Send) else verdict.until,
+                    "decided_at": now,
+                    "considered": considered_record(decision),
+                    **verdict_fields(verdict, now, account, self._runtime.timing.hint_lost),
+                }
+            )
+            bound[one.id] = one
+        self._write(connection, brand, rows, bound)
+
+    def _write(
+        self,
+        connection: Connection,
+        brand: Brand,
+        rows: list[dict[str, Any]],
+        bound: Mapping[UUID, Bound],
+    ) -> None:
+        if not rows:
+            return
+        new = insert_accepted(connection, brand.id, rows)
+        for row in rows:
+            if row["id"] in new:
+                one = bound[row["id"]]
+                self.verdicts[one.line] = Verdict(one.line, "accepted", one.id, one.key)
+                if row["account"]:
+                    delivery_id = new[one.id]
+                    assert delivery_id is not None  # noqa: S101 (an account means a delivery)
+                    self._urgent[row["channel"], row["account"]].append(delivery_id)
+        known = fingerprints(connection, [key for key in bound if key not in new])
+        for key, said in known.items():
+            self._repeat(bound[key], said)
+        replaced = [bound[key].replaces for key in new if bound[key].replaces]
+        if replaced:
+            end_intents(
+                connection,
+                [key for key in replaced if key is not None],
+                IntentState.CANCELLED,
+                "replaced",
+            )
+
+    def _repeat(self, one: Bound, said: bytes) -> None:
+        """The same key again: the same content is welcome, another content is a conflict."""
+        if one.fingerprint == said:
+            self.verdicts[one.line] = Verdict(one.line, "exists", one.id, one.key)
+        else:
+            self.verdicts[one.line] = Verdict(
+                one.line,
+                "conflict",
+                one.id,
+                one.key,
+                "key",
+                "conflict",
+                "the key is taken by an intent with other content; the first one stands",
+            )
+
+    def _keep_refusals(self, connection: Connection, brand: Brand | None) -> None:
+        rows = []
+        for verdict in self.verdicts.values():
+            if verdict.status in ("refused", "conflict"):
+                document = self._documents[verdict.line]
+                sender, key = said_of(document)
+                rows.append(
+                    {
+                        "line": verdict.line,
+                        "sender": sender,
+                        "key": key,
+                        "intent_id": verdict.id,
+                        "field": verdict.field,
+                        "code": verdict.code,
+                        "reason": verdict.reason,
+                        "document": document,
+                    }
+                )
+        if rows:
+            insert_refusals(
+                connection,
+                self._submission.chunk,
+                self._submission.brand,
+                brand.id if brand else None,
+                rows,
+            )
+
+
+def _unreachable(decision: Decision) -> Refusal:
+    reasons = "; ".join(
+        f"{one.channel}: {one.why.value}"
+        for one in {(one.channel, one.why): one for one in decision.considered}.values()
+    )
+    return Refusal(
+        "to",
+        "no_endpoint",
+        f"the customer cannot be reached on any channel of the policy ({reasons})",
+    )

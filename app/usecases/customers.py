@@ -1,0 +1,48 @@
+"""Customers: created, changed and removed as the brand says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.store.customers import upsert_customers
+from app.usecases.addresses import customer_row, merge_rows
+from app.usecases.runtime import Runtime
+from converge_producer import InvalidIntent
+from converge_producer.customer import validate_customer
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerVerdict:
+    """What became of one customer document. `status`: kept, stale (older than known), refused."""
+
+    line: int
+    status: str
+    ref: str | None = None
+    field: str | None = None
+    reason: str | None = None
+
+
+def put_customers(
+    runtime: Runtime, brand_id: int, documents: Sequence[Mapping[str, Any]]
+) -> list[CustomerVerdict]:
+    """Create or change customers; one bad document does not spoil the others.
+
+    A field left out stays as it is, null removes it; an older `as_of` changes nothing.
+    """
+    verdicts: dict[int, CustomerVerdict] = {}
+    rows: dict[int, dict[str, Any]] = {}
+    for line, document in enumerate(documents):
+        try:
+            validate_customer(document)
+            rows[line] = customer_row(document, runtime.default_region, "")
+        except InvalidIntent as error:
+            verdicts[line] = CustomerVerdict(
+                line, "refused", field=error.field, reason=error.reason
+            )
+    if rows:
+        with runtime.engine.begin() as connection:
+            applied = upsert_customers(connection, brand_id, merge_rows(list(rows.values())))
+        for line, row in rows.items():
+            status = "kept" if applied[row["ref"]] else "stale"
+            verdicts[line] = CustomerVerdict(line, status, row["ref"])
+    return [verdicts[line] for line in range(len(documents))]

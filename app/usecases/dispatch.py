@@ -1,0 +1,231 @@
+"""Dispatch: one tick looks at everything whose time has come, and passes it on.
+
+Ticks are idempotent and may run side by side: every row is taken with SKIP LOCKED and given a new
+time to be looked at, so that what a dying tick took is found again.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import structlog
+
+from app.channels.registry import Account
+from app.domain.pause import Pause
+from app.domain.settlement import ALONE_AFTER_LOSSES, MAX_LOSSES, resolve_unknown
+from app.domain.vocabulary import Channel, DeliveryState, Kind, Urgency
+from app.limits.health import Health
+from app.store import deliveries, intents
+from app.store.deliveries import Flow, Released, Watched
+from app.store.inbox import inbox_waits
+from app.store.intents import ledger_now
+from app.store.pauses import pauses_in_force
+from app.usecases.accounts import usable_accounts
+from app.usecases.runtime import Runtime
+
+_log = structlog.get_logger(__name__)
+
+TAKE = 5_000
+"""Rows that one tick takes of each sort; the next tick goes on."""
+BATCH = 200
+AHEAD_S = 2.0
+"""Work is released for about this long ahead of an account's pace."""
+PARALLEL = 8
+"""Batches of an account assumed to be in hand at once where only a worker's pace is known."""
+UNMEASURED = 2_000
+MOST_OUTSTANDING = 10_000
+LIMITED_BATCH_S = 0.25
+"""A batch of a rate-limited account holds this much of its rate, so that processes share it."""
+
+
+def dispatch(runtime: Runtime) -> dict[str, int]:
+    """Do one tick; return counts of what was passed on."""
+    counts = {
+        "clocks": _ring_clocks(runtime),
+        "intents": _due_intents(runtime),
+        "hints_lost": _lost_hints(runtime),
+    }
+    for channel in Channel:
+        for test in (False, True):
+            counts["released"] = counts.get("released", 0) + _release_channel(
+                runtime, channel, test=test
+            )
+    with runtime.engine.begin() as connection:
+        waiting = inbox_waits(connection)
+    if waiting:
+        runtime.hints.feedback()
+    _log.debug("tick", **counts)
+    return counts
+
+
+def _due_intents(runtime: Runtime) -> int:
+    with runtime.engine.begin() as connection:
+        due = intents.take_due_intents(connection, TAKE, runtime.timing.hint_lost)
+    if due:
+        runtime.hints.decide(due)
+    return len(due)
+
+
+def _lost_hints(runtime: Runtime) -> int:
+    with runtime.engine.begin() as connection:
+        return deliveries.release_lost_hints(connection, TAKE)
+
+
+def _ring_clocks(runtime: Runtime) -> int:
+    """Ended leases become unknown, the unknown is resolved, and escalation is decided."""
+    with runtime.engine.begin() as connection:
+        rung = deliveries.take_watched(connection, TAKE, runtime.timing.hint_lost)
+        lost = [one.id for one in rung if one.state is DeliveryState.SENDING]
+        if lost:
+            deliveries.lose_leases(connection, lost)
+            _log.warning("leases_ended", deliveries=len(lost))
+        unknown = [one for one in rung if one.state is DeliveryState.UNKNOWN]
+        if unknown:
+            deliveries.resolve_unknown(connection, [_resolved(one) for one in unknown])
+        handed = [one for one in rung if one.state not in _WITHOUT_VERDICT]
+        deliveries.stop_clocks(connection, [one.id for one in handed if not one.open])
+    due = list(dict.fromkeys(one.intent_id for one in handed if one.open))
+    if due:
+        runtime.hints.decide(due)
+    return len(rung)
+
+
+_WITHOUT_VERDICT = (DeliveryState.SENDING, DeliveryState.UNKNOWN)
+
+
+def _resolved(one: Watched) -> dict[str, Any]:
+    if not one.open:
+        return {"id": one.id, "state": "cancelled", "due_at": None, "reason": one.reason}
+    if one.losses >= MAX_LOSSES:
+        return {"id": one.id, "state": "failed", "due_at": one.now, "reason": "killed_its_worker"}
+    settled = resolve_unknown(
+        Kind(one.kind), one.attempts, one.expires_at, one.now, one.reason or "no_verdict"
+    )
+    return {
+        "id": one.id,
+        "state": settled.state.value,
+        "due_at": settled.due_at,
+        "reason": settled.reason,
+    }
+
+
+def _release_channel(runtime: Runtime, channel: Channel, *, test: bool) -> int:
+    """Release due deliveries of a channel, urgent lanes first, to accounts with room for them."""
+    if not runtime.accounts_for(channel, test=test):
+        return 0
+    released = 0
+    with runtime.engine.begin() as connection:
+        flows = {
+            lane: [
+                flow
+                for flow in deliveries.waiting_flows(connection, channel, lane)
+                if flow.test is test
+            ]
+            for lane in Urgency
+        }
+        if not any(flows.values()):
+            return 0
+        now = ledger_now(connection)
+        pauses = pauses_in_force(connection)
+        accounts = usable_accounts(runtime, channel, test=test, now=now, pauses=pauses)
+        taken = deliveries.outstanding(
+            connection, [account.name for account in accounts], MOST_OUTSTANDING
+        )
+    health = runtime.health.health([account.name for account in accounts], now)
+    for account in accounts:
+        room = _room(account, health[account.name])
+        for lane in Urgency:
+            # An urgent lane minds what is out on its own lane alone, so bulk never fills it.
+            room -= taken.get((account.name, lane), 0)
+            free = [flow for flow in flows[lane] if not _paused(flow, channel, pauses)]
+            done = _release_lane(runtime, channel, lane, account, free, room)
+            _hint(runtime, channel, lane, done, health)
+            released += len(done)
+            room -= len(done)
+    return released
+
+
+def _release_lane(
+    runtime: Runtime,
+    channel: Channel,
+    lane: Urgency,
+    account: Account,
+    flows: list[Flow],
+    room: int,
+) -> list[Released]:
+    """Let the flows of a lane take turns at an account's room."""
+    done: list[Released] = []
+    while flows and room > 0:
+        # Where there are more flows than room, chance decides whose turn it is.
+        turn = random.sample(flows, min(len(flows), room))
+        share = room // len(turn)
+        with runtime.engine.begin() as connection:
+            got = deliveries.release(
+                connection,
+                channel,
+                lane,
+                account.name,
+                list(runtime.accounts),
+                [(flow, share) for flow in turn],
+                runtime.timing.hint_lost,
+            )
+        done += got
+        room -= len(got)
+        if len(got) < len(turn) * share // 2 or len(turn) == 1:
+            break  # most of what was due is out; the next tick comes soon
+    return done
+
+
+def _paused(flow: Flow, channel: str, pauses: Iterable[Pause]) -> bool:
+    return any(
+        pause.account is None
+        and pause.fits(
+            brand_id=flow.brand_id,
+            channel=channel,
+            sender_id=flow.sender_id,
+            campaign=flow.campaign,
+        )
+        for pause in pauses
+    )
+
+
+def _room(account: Account, health: Health) -> int:
+    """How many deliveries may be out for an account: about two seconds of what it takes."""
+    if account.rate is not None:
+        return max(1, round(account.rate * AHEAD_S))
+    if health.pace_per_s is None:
+        return UNMEASURED
+    return min(MOST_OUTSTANDING, max(PARALLEL, round(health.pace_per_s * PARALLEL * AHEAD_S)))
+
+
+def batch_size(account: Account, health: Health) -> int:
+    """How many deliveries one hint may name: what takes the account about a second."""
+    if account.rate is not None:
+        return max(1, min(BATCH, round(account.rate * LIMITED_BATCH_S)))
+    if health.pace_per_s is None:
+        return BATCH
+    return max(1, min(BATCH, round(health.pace_per_s)))
+
+
+def _hint(
+    runtime: Runtime,
+    channel: Channel,
+    lane: Urgency,
+    released: Sequence[Released],
+    health: dict[str, Health],
+) -> None:
+    """Publish hints after the commit, in batches by account; what has killed goes alone."""
+    by_account: dict[str, list[int]] = defaultdict(list)
+    batches: list[tuple[str, list[int]]] = []
+    for one in released:
+        if one.losses >= ALONE_AFTER_LOSSES:
+            batches.append((one.account, [one.id]))
+        else:
+            by_account[one.account].append(one.id)
+    for name, ids in by_account.items():
+        account = runtime.accounts.get(name)
+        size = batch_size(account, health.get(name, Health())) if account else BATCH
+        batches += [(name, ids[start : start + size]) for start in range(0, len(ids), size)]
+    if batches:
+        runtime.hints.deliver(channel, lane, batches)
