@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from app.embedded.binaries import (
@@ -140,13 +141,28 @@ def make_cluster(home: PostgresHome, programs: PostgresPrograms, password: str) 
 
 def start(home: PostgresHome, programs: PostgresPrograms, port: int, safe: bool) -> ServerProcess:
     """Start the server on `port`; it is not yet said to answer. `safe=False` is for tests."""
-    # A server that was killed leaves this behind; whoever it named is known to be gone by now.
-    (home.cluster / "postmaster.pid").unlink(missing_ok=True)
+    _forget_stale_pid(home.cluster / "postmaster.pid")
     settings = _SETTINGS if safe else _SETTINGS | _UNSAFE_SETTINGS
     command: list[str | Path] = [programs.server, "-D", home.cluster, "-p", str(port)]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
-    return ServerProcess.spawn(command, home.run_as, home.log, port, mark=str(home.cluster))
+    return ServerProcess.spawn(command, home.run_as, home.log, port)
+
+
+def _forget_stale_pid(file: Path) -> None:
+    """Remove the pid file of a server that was killed, when its pid is another process's by now.
+
+    Postgres would take that process for itself and not start. Where a Postgres has that pid, what
+    to do is left to it: two servers on one cluster would destroy it.
+    """
+    try:
+        if psutil.Process(int(file.read_text().split("\n")[0])).name() == "postgres":
+            return
+    except FileNotFoundError:
+        return
+    except (psutil.NoSuchProcess, ValueError):
+        pass
+    file.unlink()
 
 
 def url(port: int, password: str, database: str = DATABASE) -> str:

@@ -4,15 +4,17 @@ import os
 import pwd
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
-# The start time of a process is derived from the boot time, which moves a little with the clock.
-START_TIME_TOLERANCE_S = 2.0
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +73,15 @@ def run(command: Sequence[str | Path], run_as: RunAs | None, timeout_s: float = 
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """A server that runs, or ran: who it is, where it listens, and what its command line holds."""
+    """A server that runs, or ran: its pid, when it started, and where it listens."""
 
     pid: int
-    started_at: float
+    started: str
     port: int
-    mark: str
 
     @classmethod
     def spawn(
-        cls, command: Sequence[str | Path], run_as: RunAs | None, log: Path, port: int, mark: str
+        cls, command: Sequence[str | Path], run_as: RunAs | None, log: Path, port: int
     ) -> Self:
         """Start a server in a session of its own, so that Ctrl-C in our terminal is ours alone."""
         with log.open("ab") as output:
@@ -92,39 +93,46 @@ class ServerProcess:
                 **_identity_options(run_as),
             )
         child.returncode = 0  # psutil waits for it; Popen shall not warn that it still runs
-        return cls(child.pid, psutil.Process(child.pid).create_time(), port, mark)
+        return cls(child.pid, _start_mark(child.pid), port)
 
     def find(self) -> psutil.Process | None:
         """The live process, or None when it is gone or its pid is now someone else's."""
         try:
             process = psutil.Process(self.pid)
-            same = (
-                process.status() != psutil.STATUS_ZOMBIE
-                and abs(process.create_time() - self.started_at) < START_TIME_TOLERANCE_S
-                and any(self.mark in part for part in process.cmdline())
-            )
-        except psutil.Error:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            same = _start_mark(self.pid) == self.started
+        except (psutil.Error, OSError):
             return None
-        return process if same else None
+        return process if alive and same else None
 
     def end(self, stop_signal: signal.Signals, grace_s: float = 20) -> None:
-        """Ask it to stop, wait, and kill it when it does not; nothing happens if it is gone."""
-        process = self.find()
-        if process is None:
-            self._reap()
-            return
-        try:
-            process.send_signal(stop_signal)
-            process.wait(grace_s)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(grace_s)
-        except psutil.NoSuchProcess:
-            return
+        """Ask it to stop, wait, and kill it when it does not; nothing happens if it is gone.
+
+        A zombie that nobody collects (a container's first process may not) counts as gone.
+        """
+        deadline = time.monotonic() + grace_s
+        asked = False
+        while (process := self.find()) is not None:
+            with suppress(psutil.NoSuchProcess):
+                if not asked:
+                    process.send_signal(stop_signal)
+                    asked = True
+                elif time.monotonic() > deadline:
+                    process.kill()
+            time.sleep(_POLL_S)
+        self._reap()
 
     def _reap(self) -> None:
         """Collect our own dead child, so that no zombie stays."""
-        try:
+        with suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            return
+
+
+def _start_mark(pid: int) -> str:
+    """When a process started, in a form that no step of the clock changes."""
+    if sys.platform != "linux":
+        return repr(psutil.Process(pid).create_time())
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # Field 22 of /proc/PID/stat, in ticks since boot; the name before it may hold spaces: proc(5).
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{boot} {ticks}"

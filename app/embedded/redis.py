@@ -34,8 +34,7 @@ def start(program: Path, data_dir: Path, port: int, password: str, safe: bool) -
         _CONFIGURATION.format(folder=folder, password=password, append_only="yes" if safe else "no")
     )
     command: list[str | Path] = [program, configuration, "--port", str(port)]
-    # Redis rewrites its command line to "redis-server 127.0.0.1:PORT".
-    return ServerProcess.spawn(command, None, data_dir / "redis.log", port, mark=str(port))
+    return ServerProcess.spawn(command, None, data_dir / "redis.log", port)
 
 
 def url(port: int, password: str) -> str:
