@@ -226,6 +226,12 @@ def test_a_flush_takes_no_route_away(redis: Redis, publisher: Publisher) -> None
     assert redis.llen(ON_REDIS) == 1
 
 
+def test_the_next_broker_of_a_list_is_tried(redis_url: str, redis: Redis) -> None:
+    with Producer(f"redis://127.0.0.1:1/0;{redis_url}") as producer:
+        producer.enqueue_many(intents(2))
+    assert keys(redis) == ["k0", "k1"]
+
+
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 def test_a_broker_that_refuses_is_named_within_seconds(scheme: str) -> None:
     with socket.socket() as unused:

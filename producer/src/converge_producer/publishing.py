@@ -30,6 +30,7 @@ from converge_producer.wire import encode
 
 _NO_CANVAS: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 _PERSISTENT: Final = 2
+_TRYING: Final = PUBLISH_TIMEOUT + 1  # seconds, after which no further host is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +138,13 @@ class _Line:
         )
         self.errors: tuple[type[BaseException], ...] = (
             *self._connection.connection_errors,
+            *self._connection.recoverable_connection_errors,  # with RabbitMQ's nack
             *self._connection.channel_errors,
             OSError,
         )
         try:
-            # One try alone: kombu's default would try for good.
-            self._connection.ensure_connection(max_retries=0, timeout=PUBLISH_TIMEOUT)
+            # One try for each host of a failover list; kombu's default would try for good.
+            self._connection.ensure_connection(max_retries=url.count(";"), timeout=_TRYING)
             self._producer = self._connection.Producer(serializer="json")
         except (*self.errors, kombu.exceptions.OperationalError) as error:
             self.drop()
