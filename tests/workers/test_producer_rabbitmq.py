@@ -25,17 +25,18 @@ def amqp_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin")
     assert program, "install the Debian package rabbitmq-server"
     home = tmp_path_factory.mktemp("rabbitmq")
-    with socket.socket() as first, socket.socket() as second:
-        ports = []
-        for one in (first, second):
-            one.bind(("127.0.0.1", 0))
-            ports.append(one.getsockname()[1])
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    epmd = {"ERL_EPMD_PORT": str(ports[2]), "ERL_EPMD_ADDRESS": "127.0.0.1"}  # one of our own
     log = home / "out.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(Path(program).resolve())],
             env={
                 **os.environ,
+                **epmd,
                 "HOME": str(home),
                 "RABBITMQ_BASE": str(home),
                 "RABBITMQ_NODENAME": f"test{ports[0]}@localhost",
@@ -58,6 +59,7 @@ def amqp_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield url
     process.terminate()
     process.wait(START)
+    subprocess.run(["epmd", "-kill"], env={**os.environ, **epmd}, check=True, capture_output=True)
 
 
 def _answers(url: str) -> bool:
