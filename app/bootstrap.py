@@ -6,7 +6,6 @@ from app.channels.registry import build_accounts
 from app.content.check import Checker
 from app.content.templates import Templates
 from app.domain.tokens import Links, Signer
-from app.embedded import EmbeddedServers
 from app.limits.connection import connect
 from app.limits.health import AccountHealth
 from app.limits.rate import RateLimits
@@ -15,8 +14,9 @@ from app.store.session import make_engine
 from app.usecases.hints import Hints
 from app.usecases.runtime import CatalogCache, Runtime, Timing
 from app.usecases.words import Words
+from config.running import running_settings
 from config.schema import load_toml
-from config.settings import Settings, SettingsError, load_settings
+from config.settings import Settings
 from converge_producer.publishing import Publisher
 
 SEND_SHARE_OF_LEASE = 2 / 3
@@ -26,23 +26,6 @@ SEND_SHARE_OF_LEASE = 2 / 3
 def runtime() -> Runtime:
     """This process's runtime, from the environment; built at first use."""
     return build(running_settings())
-
-
-def running_settings() -> Settings:
-    """The settings; in the embedded profile those of the servers that `converge up` runs.
-
-    Raises `SettingsError` when there are none.
-    """
-    settings = load_settings()
-    if not settings.embedded:
-        return settings
-    found = EmbeddedServers(settings.data_dir).find()
-    if found is None:
-        raise SettingsError(
-            f"No servers run in {settings.data_dir}. Start them with `converge up` in the same "
-            "folder, or set CONVERGE_DATABASE_URL and CONVERGE_REDIS_URL."
-        )
-    return settings.with_servers(found.database_url, found.redis_url, found.secret)
 
 
 def build(settings: Settings) -> Runtime:

@@ -6,10 +6,10 @@ import warnings
 
 from celery.platforms import SecurityWarning
 
+from config.running import running_settings
 from config.settings import SettingsError
 from workers import signals
 from workers.application import make_app
-from workers.settings import running_settings
 
 try:
     settings = running_settings()

@@ -1,11 +1,12 @@
-"""What happens around Celery's life: logging, forks, RabbitMQ's dead letters."""
+"""What happens around Celery's life: logging, start and fork, RabbitMQ's dead letters, beat's pulse."""
 
+from pathlib import Path
 from typing import Any
 
 import structlog
 from celery import signals
 
-from app.observe.logging import configure_logging
+from app.observe.logging import configure_logging, where
 from config.settings import Settings
 from converge_producer.queues import dead_letter_queue, is_redis
 
@@ -14,26 +15,50 @@ log = structlog.get_logger()
 
 def connect(settings: Settings) -> None:
     """Connect everything; once per process."""
+
+    def take_logging_over(**_: Any) -> None:
+        # With a receiver here Celery leaves logging alone.
+        configure_logging(settings.log_level, settings.log_format)
+
+    def pulse(**_: Any) -> None:
+        beat_pulse(settings).touch()
+
+    def beat_starts(**_: Any) -> None:
+        signals.after_task_publish.connect(pulse, weak=False)
+
     # weak=False: nobody else keeps these functions.
-    signals.setup_logging.connect(_logging(settings), weak=False)
+    signals.setup_logging.connect(take_logging_over, weak=False)
+    signals.beat_init.connect(beat_starts, weak=False)
+    signals.worker_init.connect(_start, weak=False)
     signals.worker_process_init.connect(_after_fork, weak=False)
     signals.worker_ready.connect(_ready, weak=False)
 
 
-def _logging(settings: Settings) -> Any:
-    def set_up(**_: Any) -> None:
-        """Take logging over: with a receiver here Celery leaves it alone."""
-        configure_logging(settings.log_level, settings.log_format)
+def beat_pulse(settings: Settings) -> Path:
+    """The file whose age says when beat last ticked."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return settings.data_dir / "beat.pulse"
 
-    return set_up
+
+def _start(**_: Any) -> None:
+    """Build the runtime before any thread wants it; a worker that cannot work says why and ends."""
+    from app.bootstrap import runtime
+
+    try:
+        runtime()
+    except Exception as error:  # noqa: BLE001  # told, and the process ends
+        ours = type(error).__module__.partition(".")[0] in ("app", "config")
+        log.critical("cannot_start", reason=str(error) if ours else where(error))
+        raise SystemExit(1) from None
 
 
 def _after_fork(**_: Any) -> None:
-    """Forget the parent's connections (prefork only; our fleets use threads)."""
+    """Leave the parent's connections to the parent (prefork only; our fleets use threads)."""
     from app.bootstrap import runtime
 
-    runtime.cache_clear()
-    runtime().engine.dispose(close=False)
+    if runtime.cache_info().currsize:
+        runtime().engine.dispose(close=False)
+        runtime.cache_clear()
 
 
 def _ready(sender: Any, **_: Any) -> None:

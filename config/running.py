@@ -1,4 +1,4 @@
-"""The settings of a worker process, with embedded servers filled in where there are no others."""
+"""Settings with the embedded servers filled in where no others are configured."""
 
 from app.embedded import EmbeddedServers
 from config.settings import Settings, SettingsError, load_settings
@@ -7,7 +7,7 @@ from config.settings import Settings, SettingsError, load_settings
 def running_settings() -> Settings:
     """Read the settings; in the embedded profile find the servers that `converge up` runs.
 
-    Raises `SettingsError` when there are none: a worker does not start servers of its own.
+    Raises `SettingsError` when there are none: only `converge up` and its like start servers.
     """
     settings = load_settings()
     if not settings.embedded:
