@@ -21,9 +21,15 @@ class Kept(Generic[T]):
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The value for `key`, made if it is not there; what `make` raises is passed on."""
         found = self._values.get(key)
-        if found is None:
-            found = make()
-            while len(self._values) >= self._size:
-                self._values.pop(next(iter(self._values), key), None)
-            self._values[key] = found
-        return found
+        return self.keep(key, make()) if found is None else found
+
+    def find(self, key: Hashable) -> T | None:
+        """The value for `key`, or None."""
+        return self._values.get(key)
+
+    def keep(self, key: Hashable, value: T) -> T:
+        """Keep a value, and return it."""
+        while len(self._values) >= self._size:
+            self._values.pop(next(iter(self._values), key), None)
+        self._values[key] = value
+        return value

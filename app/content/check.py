@@ -5,24 +5,25 @@ microsecond or two to see that their data fill it. Only contents with control fl
 data, or facts that hang on the data are looked at in full for each person.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from app.content.cache import Kept
 from app.content.language import MAX_TEXT, missing
-from app.content.marks import OPEN, fill_values, in_text
-from app.content.message import Content, Parts, Personal, Skeleton
+from app.content.marks import OPEN, fill_values, in_text, mark
+from app.content.message import Content, Parts, Personal, Tracking
 from app.content.problem import ContentProblem, ContentRefused
 from app.content.prose import Prose
 from app.content.segments import to_gsm
-from app.content.text import DEFAULT_SEGMENTS, compile_text
+from app.content.text import DEFAULT_SEGMENTS, text_form
 from app.domain.body import TextBody
 from app.domain.tokens import Links
 from app.domain.vocabulary import Channel
 
 _LINK_SIGNS = ("](", "]:", "<")
+_TRACKING: Final[tuple[Tracking, ...]] = ("all", "off")
 _FORMS_KEPT = 64
 
 
@@ -53,7 +54,7 @@ class Checker:
     ) -> "_Checked | list[ContentProblem]":
         problems: dict[ContentProblem, None] = {}
         compiled = []
-        for channel in sorted(channels):
+        for channel in _telling(document, channels):
             try:
                 compiled.append(_OnChannel(document, channel, self._links, self._segments))
             except ContentRefused as refused:
@@ -61,11 +62,22 @@ class Checker:
         return list(problems) or _Checked(compiled)
 
 
+def _telling(document: Mapping[str, Any], channels: frozenset[Channel]) -> Iterator[Channel]:
+    """Of the channels that say the same, one; a text message is a case of its own."""
+    overrides = document.get("overrides") or {}
+    said = False
+    for channel in sorted(channels):
+        own = channel is Channel.SMS or overrides.get(channel.value) is not None
+        if own or not said:
+            yield channel
+        said = said or not own
+
+
 class _Checked:
     """A content that is right in itself, on the channels that it may go out on."""
 
     def __init__(self, on_channels: list["_OnChannel"]) -> None:
-        self._names = frozenset[str]().union(*(one.content.names or () for one in on_channels))
+        self._names = frozenset[str]().union(*(one.content.names for one in on_channels))
         self._in_full = [one for one in on_channels if not one.settled]
         self._in_subject = frozenset[str]().union(*(one.in_subject for one in on_channels))
 
@@ -96,7 +108,8 @@ class _Examined:
     """One form of a content: all that it says (marked), and what hangs on the data."""
 
     said: str
-    facts: tuple[str, ...]
+    facts: tuple[tuple[int, str], ...]  # place and text of those that `said` alone does not show
+    texts: tuple[Callable[[list[str], Personal], TextBody], ...]
     whole_urls: tuple[str, ...]
     subject: str | None
 
@@ -111,27 +124,18 @@ class _OnChannel:
         self._channel = channel
         self._links = links
         self._examine = lru_cache(_FORMS_KEPT)(self._examine_form)
-        self._texts: list[Skeleton[TextBody]] = []
+        self._segments = segments
         self.settled = False
         self.in_subject: tuple[str, ...] = ()
-        has_facts = bool(document.get("must_keep"))
-        if channel is Channel.SMS and has_facts:
-            self._texts = [
-                compile_text(document, tracking=tracking, segments=segments)
-                for tracking in ("all", "off")
-            ]
-        plain, names = self.content.plain, self.content.names
-        if plain is None or names is None:
+        if self.content.plain is None:
             return
-        examined = self._examine(plain)
+        examined = self._examine(self.content.plain)
         self.in_subject = tuple(
-            name for n, name in enumerate(names) if f"{OPEN}t{n}" in (examined.subject or "")
+            name
+            for n, name in enumerate(self.content.names)
+            if mark("t", n) in (examined.subject or "")
         )
-        self.settled = (
-            not examined.whole_urls
-            and not self._texts
-            and all(fact in examined.said for fact in examined.facts)
-        )
+        self.settled = not (examined.whole_urls or examined.texts or examined.facts)
 
     def _examine_form(self, parts: Parts) -> _Examined:
         urls = [url for _, url in parts.actions]
@@ -143,9 +147,19 @@ class _OnChannel:
         labels = [label for label, _ in parts.actions]
         if self._channel is Channel.SMS:
             labels = labels[:1]
+        said = _comparable("\n".join([said, *map(in_text, labels)]))
+        facts = [_comparable(in_text(fact)) for fact in parts.facts]
+        texts = []
+        if facts and self._channel is Channel.SMS:
+            # Shortening may lose a fact; links differ in length by the sender's tracking.
+            texts = [
+                text_form(self.content, parts, tracking, self._segments)
+                for tracking in (_TRACKING if urls else _TRACKING[:1])
+            ]
         return _Examined(
-            said=_comparable("\n".join([said, *map(in_text, labels)])),
-            facts=tuple(_comparable(in_text(fact)) for fact in parts.facts),
+            said=said,
+            facts=tuple(each for each in enumerate(facts) if each[1] not in said),
+            texts=tuple(texts),
             whole_urls=tuple(url for url in urls if OPEN + "w" in url),
             subject=None if parts.subject is None else in_text(parts.subject),
         )
@@ -160,12 +174,12 @@ class _OnChannel:
             raise ContentRefused("content.subject", "has a line break")
         if examined.facts:
             said = _comparable(fill_values(examined.said, values))
-            for place, fact in enumerate(examined.facts):
+            for place, fact in examined.facts:
                 if _comparable(fill_values(fact, values)) not in said:
                     reason = f"is not in what {self._channel} would say"
                     raise ContentRefused(f"content.must_keep[{place}]", reason)
-        for text in self._texts:
-            text.render(Personal(0, data, self._links))
+        for render in examined.texts:
+            render(values, Personal(0, data, self._links))
 
 
 def _comparable(text: str) -> str:

@@ -46,8 +46,8 @@ class _Run:
 
     __slots__ = ("length", "steps", "values")
 
-    def __init__(self) -> None:
-        self.values: list[str] = []
+    def __init__(self, values: list[str]) -> None:
+        self.values = values
         self.length = 0
         self.steps = 0
 
@@ -181,56 +181,55 @@ class Expansion:
 class Texts:
     """Some texts of one content, compiled together: their marks share one numbering.
 
-    `names` are the variables when all are plain (bare placeholders), and then the marked texts are
-    the same for everybody; None when Jinja must run for each person.
+    `names` are the variables of bare placeholders. `fixed` says that there is nothing else in the
+    texts, so that `marked` is the same for everybody; else Jinja runs for each person.
     """
 
-    __slots__ = ("_fields", "_templates", "marked", "names")
+    __slots__ = ("_templates", "fixed", "marked", "names")
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         """`fields` maps a field's path to its text; raises `ContentRefused` naming it."""
-        self._fields = tuple(fields)
-        self._templates: list[Template] = []
-        self.names: tuple[str, ...] | None = ()
-        texts = []
-        for field, text in fields.items():
+        self._templates: list[tuple[int, str, Template]] = []
+        numbers: dict[str, int] = {}
+        marked = []
+        for place, (field, text) in enumerate(fields.items()):
             if len(text) > MAX_TEXT:
                 raise ContentRefused(field, f"longer than {MAX_TEXT:,} characters")
-            texts.append(tidy(text))
-        if not any(sign in text for text in texts for sign in _TEMPLATE_SIGNS):
-            self.marked = tuple(texts)
-            return
-        trees = [_parse(field, text) for field, text in zip(fields, texts, strict=True)]
-        parts = [_plain_parts(tree) for tree in trees]
-        if any(part is None for part in parts):
-            self.marked, self.names = (), None
-            self._templates = [_ENVIRONMENT.from_string(tree) for tree in trees]
-        else:
-            self.marked, self.names = _mark_plainly([part or [] for part in parts])
+            clean = tidy(text)
+            if any(sign in clean for sign in _TEMPLATE_SIGNS):
+                tree = _parse(field, clean)
+                parts = _plain_parts(tree)
+                if parts is None:
+                    self._templates.append((place, field, _ENVIRONMENT.from_string(tree)))
+                clean = _mark_plainly(parts or [], numbers)
+            marked.append(clean)
+        if sum(text.count(OPEN) for text in marked) > MAX_PLACEHOLDERS:
+            raise ContentRefused("content", f"more than {MAX_PLACEHOLDERS} placeholders")
+        self.marked = tuple(marked)
+        self.names = tuple(numbers)
+        self.fixed = not self._templates
 
     def expand(self, data: Mapping[str, Any]) -> Expansion:
         """Run the texts with one person's data; raises `ContentRefused`."""
-        if self.names is None:
-            return self._run(data)
         try:
             values = [as_text(data[name]) for name in self.names]
         except KeyError as error:
             raise missing(str(error.args[0])) from None
         if sum(map(len, values)) > MAX_TEXT:
             raise ContentRefused("data", _TOO_LONG)
-        return Expansion(self.marked, values)
+        return Expansion(self.marked if self.fixed else self._run(data, values), values)
 
-    def _run(self, data: Mapping[str, Any]) -> Expansion:
-        run = _Run()
-        variables = {**data, _RUN: run}
-        texts = []
-        for field, template in zip(self._fields, self._templates, strict=True):
+    def _run(self, data: Mapping[str, Any], values: list[str]) -> tuple[str, ...]:
+        """The marked texts where Jinja has its say; the values of its outputs join `values`."""
+        variables = {**data, _RUN: _Run(values)}
+        marked = list(self.marked)
+        for place, field, template in self._templates:
             try:
-                texts.append(_run_one(template, variables))
+                marked[place] = _run_one(template, variables)
             except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError,
                     AttributeError, RecursionError) as error:  # fmt: skip
                 raise _explain(field, error) from None
-        return Expansion(tuple(texts), run.values)
+        return tuple(marked)
 
 
 def _run_one(template: Template, variables: dict[str, Any]) -> str:
@@ -244,20 +243,14 @@ def _run_one(template: Template, variables: dict[str, Any]) -> str:
     return "".join(pieces)
 
 
-def _mark_plainly(texts: list[_PlainParts]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    numbers: dict[str, int] = {}
-    marked = tuple(
-        "".join(
-            part.data
-            if isinstance(part, nodes.TemplateData)
-            else mark("", numbers.setdefault(part.name, len(numbers)))
-            for part in parts
-        )
-        for parts in texts
+def _mark_plainly(parts: _PlainParts, numbers: dict[str, int]) -> str:
+    """The parts with marks; a name that is new in `numbers` gets the next one."""
+    return "".join(
+        part.data
+        if isinstance(part, nodes.TemplateData)
+        else mark("", numbers.setdefault(part.name, len(numbers)))
+        for part in parts
     )
-    if sum(text.count(OPEN) for text in marked) > MAX_PLACEHOLDERS:
-        raise ContentRefused("content", f"more than {MAX_PLACEHOLDERS} placeholders")
-    return marked, tuple(numbers)
 
 
 def missing(name: str) -> ContentRefused:

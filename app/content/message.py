@@ -89,7 +89,7 @@ class Content:
         self._actions = len(actions)
         self.texts = Texts(fields)
         self.names = self.texts.names
-        self._plain = None if self.names is None else self._parts(self.texts.marked)
+        self._plain = self._parts(self.texts.marked) if self.texts.fixed else None
 
     @property
     def plain(self) -> Parts | None:

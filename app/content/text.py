@@ -24,16 +24,19 @@ def compile_text(
     where that would lose a must-keep fact.
     """
     content = Content(document, Channel.SMS)
+    return Skeleton(content, lambda parts: text_form(content, parts, tracking, segments))
 
-    def build(parts: Parts) -> Callable[[list[str], Personal], TextBody]:
-        text = Prose(content.text_field, parts.text).text(href(tracking, content.part))
-        if parts.actions:
-            label, url = parts.actions[0]
-            text += f"\n{in_text(label)}: {href(tracking, ACTIONS)(0, url)}"
-        pattern = Pattern(text)
-        return _Form(pattern, Slots(pattern), tuple(map(in_text, parts.facts)), segments)
 
-    return Skeleton(content, build)
+def text_form(
+    content: Content, parts: Parts, tracking: Tracking, segments: int
+) -> Callable[[list[str], Personal], TextBody]:
+    """One form of a content's text message: renders a person's values."""
+    text = Prose(content.text_field, parts.text).text(href(tracking, content.part))
+    if parts.actions:
+        label, url = parts.actions[0]
+        text += f"\n{in_text(label)}: {href(tracking, ACTIONS)(0, url)}"
+    pattern = Pattern(text)
+    return _Form(pattern, Slots(pattern), tuple(map(in_text, parts.facts)), segments)
 
 
 @dataclass(frozen=True, slots=True)
