@@ -38,7 +38,7 @@ def paused_for(pauses: Iterable[Pause], start: datetime, end: datetime) -> timed
     total = timedelta(0)
     covered = start
     for since, until in spans:
-        if until > covered:
+        if until > max(since, covered):
             total += until - max(since, covered)
             covered = until
     return total

@@ -34,7 +34,7 @@ provider = "sandbox"
 url = "http://127.0.0.1:9"
 secret = "secret"
 """
-SECRET = "a secret of the tests alone, long enough"  # noqa: S105
+SECRET = "a secret of the tests alone, long enough"
 
 
 def policy(name: str, *steps: tuple[Sequence[str], float | None], expires: float = 3600) -> Any:
@@ -96,9 +96,7 @@ class House:
     chunk: UUID = field(default_factory=uuid4)
 
     def accept(self, *documents: dict[str, Any], **submission: Any) -> list[Verdict]:
-        return accept(
-            self.runtime, Submission("demo", uuid4(), **submission), list(documents)
-        )
+        return accept(self.runtime, Submission("demo", uuid4(), **submission), list(documents))
 
     def tick(self) -> dict[str, int]:
         return dispatch(self.runtime)
