@@ -131,7 +131,7 @@ class Pattern:
 
 
 def _in_html(value: str) -> str:
-    return html.escape(value).replace("\n", "<br>\n")
+    return "<br>".join(html.escape(value).splitlines()) if "\n" in value else html.escape(value)
 
 
 _VALUES: Final[dict[str, Callable[[str], str]]] = {
