@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
@@ -95,10 +96,11 @@ class Supervisor:
             if status is not None:
                 self._crashed(child, status, now)
 
-    def run(self) -> int:
+    def run(self, meanwhile: Iterable[object] | None = None) -> int:
         """Keep everything running until SIGINT, SIGTERM or SIGHUP; return the exit status.
 
-        A second signal kills what is still there at once.
+        `meanwhile` is work in small steps, one between any two looks at the children; once it is
+        used up, everything is ended. A second signal kills what is still there at once.
         """
         previous = {
             each: signal.signal(each, self._on_signal)
@@ -106,7 +108,9 @@ class Supervisor:
         }
         try:
             self.start()
-            while not self._signals:
+            for _ in repeat(None) if meanwhile is None else meanwhile:
+                if self._signals:
+                    break
                 self.poll()
                 time.sleep(POLL_S)
         except ChildFailed as error:
