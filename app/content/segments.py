@@ -11,7 +11,8 @@ BASIC: Final = frozenset(
 EXTENSION: Final = frozenset("\f^{}\\[~]|€")
 
 _GSM: Final = BASIC | EXTENSION
-_ONE_GSM, _PART_GSM = 160, 153
+PART_GSM: Final = 153
+_ONE_GSM = 160
 _ONE_UCS2, _PART_UCS2 = 70, 67
 
 # Typographic signs whose plain form says the same.
@@ -48,7 +49,7 @@ def segment_count(text: str) -> int:
     """The number of SMS parts; an escape pair or a surrogate pair is never split over two."""
     if is_gsm(text):
         doubles = sum(map(text.count, EXTENSION)) if not EXTENSION.isdisjoint(text) else 0
-        return _count(text, doubles, _ONE_GSM, _PART_GSM, EXTENSION.__contains__)
+        return _count(text, doubles, _ONE_GSM, PART_GSM, EXTENSION.__contains__)
     doubles = sum(character > "\uffff" for character in text)
     return _count(text, doubles, _ONE_UCS2, _PART_UCS2, "\uffff".__lt__)
 

@@ -8,7 +8,7 @@ from app.content.marks import OPEN, Pattern, Slots, fill_values, in_text
 from app.content.message import ACTIONS, Content, Parts, Personal, Skeleton, Tracking, href
 from app.content.problem import ContentRefused
 from app.content.prose import Prose
-from app.content.segments import is_gsm, segment_count, to_gsm
+from app.content.segments import PART_GSM, is_gsm, segment_count, to_gsm
 from app.domain.body import TextBody
 from app.domain.vocabulary import Channel
 
@@ -69,7 +69,7 @@ def _shortened(text: str, link: str, segments: int) -> str:
         # GSM-7 has no ellipsis; three dots are cheaper than UCS-2.
         return f"{start}{'...' if is_gsm(start) else '…'} {link}"
 
-    fits, too_long = 0, len(text)
+    fits, too_long = 0, min(len(text), segments * PART_GSM)
     while fits + 1 < too_long:
         middle = (fits + too_long) // 2
         if segment_count(ended(middle)) <= segments:
