@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 from redis import Redis
 
@@ -21,6 +22,10 @@ from app.embedded import DataFolderInUse, EmbeddedServers, Endpoints
 from app.store import migrate
 
 TEMPLATE = "template_converge"
+
+# A busy machine is no fault of an example.
+settings.register_profile("converge", deadline=None)
+settings.load_profile("converge")
 
 
 @pytest.fixture(autouse=True)
