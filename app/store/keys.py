@@ -54,7 +54,7 @@ def insert_key(
     *,
     brand_id: int,
     prefix: str,
-    hash: bytes,
+    secret_hash: bytes,
     senders: Sequence[str] | None,
     test: bool,
     label: str,
@@ -67,7 +67,7 @@ def insert_key(
         {
             "brand_id": brand_id,
             "prefix": prefix,
-            "hash": hash,
+            "hash": secret_hash,
             "senders": None if senders is None else list(senders),
             "test": test,
             "label": label,

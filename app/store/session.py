@@ -35,7 +35,8 @@ def make_engine(database_url: str, pool_size: int = 8) -> Engine:
 def as_rows(rows: list[dict[str, Any]]) -> str:
     """Many rows as one JSON document, the form in which set-based statements take them.
 
-    Facts: one document costs no more than one array per column and keeps a statement readable.
+    One document costs no more than one array per column and keeps a statement readable. Raises
+    `TypeError` for what is no JSON, such as a whole number of over 64 bits.
     """
     return orjson.dumps(rows).decode()
 

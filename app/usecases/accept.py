@@ -4,15 +4,17 @@ The answer is given after the commit. The same key is the same intent from any p
 that comes twice writes nothing twice; one bad intent does not spoil its chunk.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError
 
 from app.channels.registry import Account
 from app.domain.decision import Decision, Send, Situation, Stop, decide
@@ -34,6 +36,7 @@ from app.usecases.contents import bind_contents
 from app.usecases.records import considered_record, verdict_fields
 from app.usecases.runtime import Runtime
 from converge_producer import InvalidIntent
+from converge_producer import intent_id as id_of
 
 _log = structlog.get_logger(__name__)
 URGENT_BATCH = 20
@@ -70,19 +73,58 @@ def accept(
     """Take a chunk of intent documents; return a verdict for each, in order, after the commit."""
     if submission.brand not in runtime.catalog().brands:
         runtime.catalog.forget()  # it may have been applied a moment ago
-    batch = _Batch(runtime, submission, documents)
-    with runtime.engine.begin() as connection:
-        batch.take(connection)
+    verdicts = _accept(runtime, submission, list(enumerate(documents)))
+    counts = Counter(verdict.status for verdict in verdicts)
+    _log.info("accepted", brand=submission.brand, **counts)
+    return sorted(verdicts, key=lambda verdict: verdict.line)
+
+
+def _accept(
+    runtime: Runtime, submission: Submission, documents: Sequence[tuple[int, Mapping[str, Any]]]
+) -> Iterable[Verdict]:
+    batch = _Batch(runtime, submission, dict(documents))
+    try:
+        with runtime.engine.begin() as connection:
+            batch.take(connection)
+    except (DataError, TypeError, ValueError, OverflowError) as error:
+        # Some document holds what passed every check and still cannot be kept. It is found by
+        # halves, so that it alone is refused.
+        if len(documents) > 1:
+            middle = len(documents) // 2
+            return [
+                *_accept(runtime, submission, documents[:middle]),
+                *_accept(runtime, submission, documents[middle:]),
+            ]
+        _log.warning("unstorable_intent", kind=type(error).__name__)
+        batch = _Batch(runtime, submission, dict(documents))
+        batch.refuse(documents[0][0], _unstorable(documents[0][1]))
+        with runtime.engine.begin() as connection:
+            batch.keep_refusals(connection)
     batch.hint()
-    _log.info("accepted", brand=submission.brand, **batch.counts())
-    return [batch.verdicts[line] for line in range(len(documents))]
+    return batch.verdicts.values()
+
+
+def _unstorable(document: Mapping[str, Any]) -> Refusal:
+    reason = "holds a value that cannot be kept, such as a whole number of over 64 bits"
+    for name, value in document.items():
+        if not _is_json(value):
+            return Refusal(name, "unstorable", reason)
+    return Refusal("intent", "unstorable", reason)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 class _Batch:
     """The work on one chunk: each document ends as a verdict."""
 
     def __init__(
-        self, runtime: Runtime, submission: Submission, documents: Sequence[Mapping[str, Any]]
+        self, runtime: Runtime, submission: Submission, documents: Mapping[int, Mapping[str, Any]]
     ) -> None:
         self._runtime = runtime
         self._submission = submission
@@ -104,23 +146,18 @@ class _Batch:
             bound = [one for one in bound if one.line not in self.verdicts]
             contents = bind_contents(self._runtime, brand, bound, customers, self.refuse)
             self._insert(connection, brand, now, customers, contents)
-        if self._submission.keep_refusals:
-            self._keep_refusals(connection, brand)
+        self.keep_refusals(connection, brand)
 
-    def refuse(self, line: int, refusal: Refusal, id: UUID | None = None) -> None:
+    def refuse(self, line: int, refusal: Refusal, intent_id: UUID | None = None) -> None:
         """Refuse one document; the first refusal of a line stands."""
-        _, key = said_of(self._documents[line])
+        sender, key = said_of(self._documents[line])
+        if intent_id is None and key:
+            # What is asked for by this id later is told why it was refused.
+            intent_id = id_of(self._submission.brand, sender, key)
         self.verdicts.setdefault(
             line,
-            Verdict(line, "refused", id, key, refusal.field, refusal.code, refusal.reason),
+            Verdict(line, "refused", intent_id, key, refusal.field, refusal.code, refusal.reason),
         )
-
-    def counts(self) -> dict[str, int]:
-        """How many verdicts of each kind."""
-        counts: dict[str, int] = {}
-        for verdict in self.verdicts.values():
-            counts[verdict.status] = counts.get(verdict.status, 0) + 1
-        return counts
 
     def hint(self) -> None:
         """Tell the workers about urgent deliveries; all others wait for the dispatcher."""
@@ -141,12 +178,12 @@ class _Batch:
             f"the brand {self._submission.brand[:63]!r} is not declared here; "
             "declare it in brands.toml and run `converge apply`",
         )
-        for line in range(len(self._documents)):
+        for line in self._documents:
             self.refuse(line, refusal)
 
     def _bind(self, desk: Desk) -> list[Bound]:
         bound: dict[UUID, Bound] = {}
-        for line, document in enumerate(self._documents):
+        for line, document in self._documents.items():
             try:
                 one = desk.bind(line, document)
             except Refusal as refusal:
@@ -296,24 +333,24 @@ class _Batch:
                 "the key is taken by an intent with other content; the first one stands",
             )
 
-    def _keep_refusals(self, connection: Connection, brand: Brand | None) -> None:
-        rows = []
-        for verdict in self.verdicts.values():
-            if verdict.status in ("refused", "conflict"):
-                document = self._documents[verdict.line]
-                sender, key = said_of(document)
-                rows.append(
-                    {
-                        "line": verdict.line,
-                        "sender": sender,
-                        "key": key,
-                        "intent_id": verdict.id,
-                        "field": verdict.field,
-                        "code": verdict.code,
-                        "reason": verdict.reason,
-                        "document": document,
-                    }
-                )
+    def keep_refusals(self, connection: Connection, brand: Brand | None = None) -> None:
+        """Keep the refusals of a chunk for whose verdicts nobody waits."""
+        if not self._submission.keep_refusals:
+            return
+        rows = [
+            {
+                "line": verdict.line,
+                "sender": said_of(self._documents[verdict.line])[0],
+                "key": verdict.key,
+                "intent_id": verdict.id,
+                "field": verdict.field,
+                "code": verdict.code,
+                "reason": verdict.reason,
+                "document": self._documents[verdict.line] if verdict.code != "unstorable" else None,
+            }
+            for verdict in self.verdicts.values()
+            if verdict.status in ("refused", "conflict")
+        ]
         if rows:
             insert_refusals(
                 connection,

@@ -6,7 +6,7 @@ there, so that a worker whose own clock is wrong does no harm.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -253,23 +253,34 @@ def _settle(
     give_up = clock.ticked + runtime.timing.lease
     while True:
         try:
-            with runtime.engine.begin() as connection:
-                moved = deliveries.settle(
-                    connection,
-                    token,
-                    rows,
-                    account=account.name,
-                    task_id=hand.task_id,
-                    worker=hand.worker,
-                )
-                if invalid:
-                    mark_endpoints_invalid(connection, invalid)
-            return moved
+            return _write(runtime, account, token, rows, invalid, hand)
         except OperationalError:
             if time.monotonic() > give_up:
                 raise
             _log.warning("settle_again", account=account.name, deliveries=len(rows))
             time.sleep(SETTLE_AGAIN_S)
+
+
+def _write(
+    runtime: Runtime,
+    account: Account,
+    token: UUID,
+    rows: Sequence[Mapping[str, Any]],
+    invalid: Mapping[int, str],
+    hand: Hand,
+) -> list[tuple[int, UUID, str]]:
+    with runtime.engine.begin() as connection:
+        moved = deliveries.settle(
+            connection,
+            token,
+            rows,
+            account=account.name,
+            task_id=hand.task_id,
+            worker=hand.worker,
+        )
+        if invalid:
+            mark_endpoints_invalid(connection, invalid)
+    return moved
 
 
 def _settled(attempted: Attempted, one: Tried, runtime: Runtime) -> Settled:

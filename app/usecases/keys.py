@@ -46,7 +46,7 @@ def create_key(
             connection,
             brand_id=known.id,
             prefix=prefix,
-            hash=_hash(secret),
+            secret_hash=_hash(secret),
             senders=senders,
             test=test,
             label=label,

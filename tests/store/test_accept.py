@@ -1,0 +1,193 @@
+"""Accept: what is taken, what is refused and how it is said; one bad intent spoils nothing."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from app.usecases.accept import Submission, accept
+from tests.store.conftest import House, customer, intent
+
+
+@pytest.fixture
+def ada(house: House) -> House:
+    house.accept(intent(customer(), key="first"))
+    return house
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"colour": "red"}, "colour", "invalid"),
+    ({"sender": "nobody"}, "sender", "unknown_sender"),
+    ({"topic": "gossip"}, "topic", "unknown_topic"),
+    ({"policy": "hope"}, "policy", "unknown_policy"),
+    ({"content": {"template": "none-such"}}, "content.template", "content"),
+    ({"kind": "marketing"}, "kind", "consent_required"),
+    ({"to": "stranger"}, "to", "unknown_customer"),
+    ({"to": {"ref": "bob"}}, "to", "no_endpoint"),
+    ({"to": {"ref": "bob", "email": "bob@@example.com"}}, "to.email", "invalid"),
+    ({"to": {"ref": "bob", "phone": "+1"}}, "to.phone", "invalid"),
+    (
+        {"to": {"ref": "bob", "email": "b@x.example", "timezone": "Mars/Base"}},
+        "to.timezone",
+        "invalid",
+    ),
+    ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at", "invalid"),
+    ({"content": {"subject": "a\r\nBcc: b@x.example", "text": "x"}}, "content.subject", "invalid"),
+    (
+        {"content": {"text": "x", "actions": [{"label": "Go", "url": "javascript:alert(1)"}]}},
+        "content.actions[0].url",
+        "invalid",
+    ),
+    ({"content": {"text": "{{ name"}}, "content.text", "content"),
+    ({"content": {"text": "Hello {{ name }}"}}, "data.name", "content"),
+    ({"content": {"text": "Hello", "must_keep": ["991"]}}, "content.must_keep[0]", "content"),
+    ({"data": {"x": "y" * 300_000}}, "", "invalid"),
+]
+
+
+@pytest.mark.parametrize(("change", "field", "code"), BAD, ids=[str(bad[1:]) for bad in BAD])
+def test_a_bad_intent_is_refused_by_field_and_the_others_are_taken(
+    ada: House, change: dict[str, Any], field: str, code: str
+) -> None:
+    before, bad, after = ada.accept(
+        intent(key="before"), {**intent(key="bad"), **change}, intent(key="after")
+    )
+    assert (before.status, after.status) == ("accepted", "accepted")
+    assert (bad.status, bad.code) == ("refused", code)
+    assert (bad.field or "").startswith(field)
+    assert bad.reason
+    assert "b@x.example" not in bad.reason
+
+
+def test_over_the_broker_refusals_are_rows_and_a_repeated_chunk_adds_none(ada: House) -> None:
+    chunk = uuid4()
+    documents = [intent(key="good"), intent(key="bad", topic="gossip")]
+    for _ in range(2):
+        accept(ada.runtime, Submission("demo", chunk, keep_refusals=True), documents)
+    [row] = ada.rows("SELECT * FROM refusals")
+    assert (row.line, row.key, row.field, row.code) == (1, "bad", "topic", "unknown_topic")
+    assert row.document["topic"] == "gossip"
+    assert row.intent_id is not None
+    assert len(ada.rows("SELECT FROM intents")) == 2
+
+
+def test_another_brands_chunk_is_refused_whole_and_kept(ada: House) -> None:
+    submission = Submission("acme", uuid4(), keep_refusals=True)
+    [verdict] = accept(ada.runtime, submission, [intent()])
+    assert (verdict.field, verdict.code) == ("brand", "unknown_brand")
+    assert ada.rows("SELECT brand, brand_id FROM refusals")[0] == ("acme", None)
+
+
+def test_a_key_speaks_for_its_own_senders_alone(ada: House) -> None:
+    mine, other = ada.accept(intent(sender="store"), intent(sender="billing"), senders=["store"])
+    assert mine.status == "accepted"
+    assert (other.field, other.code) == ("sender", "forbidden_sender")
+
+
+def test_what_passes_every_check_and_cannot_be_kept_is_refused_alone(ada: House) -> None:
+    documents = [intent(key=f"k{n}", data={"n": 2**n}) for n in range(50, 70)]
+    verdicts = ada.accept(*documents, keep_refusals=True)
+    assert [verdict.status for verdict in verdicts] == ["accepted"] * 14 + ["refused"] * 6
+    assert {verdict.field for verdict in verdicts[14:]} == {"data"}
+    assert len(ada.rows("SELECT FROM refusals WHERE code = 'unstorable'")) == 6
+
+
+def test_a_template_is_kept_in_the_customers_language_once(house: House, tmp_path: Any) -> None:
+    pytest.importorskip("app.content.templates")
+    folder = tmp_path / "templates" / "hello"
+    folder.mkdir(parents=True)
+    for locale, word in (("en", "Hello"), ("de", "Hallo")):
+        (folder / f"{locale}.md").write_text(
+            f'+++\nsubject = "{word}"\n+++\n{word} {{{{ name }}}}\n'
+        )
+    from dataclasses import replace
+
+    from app.content.templates import Templates
+
+    words = replace(house.runtime.words, templates=Templates(tmp_path / "templates"))
+    house.runtime = replace(house.runtime, words=words)
+    told = {"content": {"template": "hello"}, "data": {"name": "Ada"}}
+    house.accept(
+        intent(customer("a", locale="de-AT"), **told),
+        intent(customer("b", locale="de"), **told),
+        intent(customer("c"), **told),
+    )
+    rows = house.rows("SELECT document->>'subject' AS subject FROM contents ORDER BY 1")
+    assert [row.subject for row in rows] == ["Hallo", "Hello"]
+
+
+def test_a_customer_field_left_out_stays_null_removes_and_older_never_overwrites(
+    house: House,
+) -> None:
+    def told(**more: Any) -> None:
+        house.accept(intent({"ref": "ada", **more}))
+
+    told(email="ada@example.com", locale="de", as_of="2026-03-01T00:00:00Z")
+    told(phone="+12025550101", as_of="2026-03-02T00:00:00Z")
+    told(email="old@example.com", as_of="2026-02-01T00:00:00Z")
+    told(locale=None)
+    [row] = house.rows("SELECT locale, as_of FROM customers")
+    assert row.locale is None
+    assert row.as_of.day == 2
+    rows = house.rows("SELECT channel, address, state FROM endpoints ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("email", "ada@example.com", "active"),
+        ("sms", "+12025550101", "active"),
+    ]
+    told(email=["new@example.com"], as_of="2026-03-03T00:00:00Z")
+    rows = house.rows("SELECT address, state FROM endpoints WHERE channel = 'email' ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("ada@example.com", "removed"),
+        ("new@example.com", "active"),
+    ]
+
+
+def test_a_newer_intent_replaces_what_has_not_left_yet(ada: House) -> None:
+    ada.accept(intent(key="old"))
+    ada.accept(intent(key="new", replaces="old"))
+    rows = ada.rows("SELECT key, state, reason FROM intents ORDER BY key")
+    assert [tuple(row) for row in rows if row.key != "first"] == [
+        ("new", "open", None),
+        ("old", "cancelled", "replaced"),
+    ]
+    ada.run()
+    assert ada.states() == {"sent": 2, "cancelled": 1}
+
+
+def test_urgent_intents_wait_for_no_tick(ada: House) -> None:
+    ada.accept(intent(key="fire", urgency="urgent"))
+    assert [hint[:3] for hint in ada.hints.deliveries] == [("email", "urgent", "relay")]
+    assert ada.work() == {"sent": 1}
+
+
+def test_what_is_for_later_is_decided_then(ada: House) -> None:
+    ada.accept(
+        intent(key="later", send_after="2999-01-01T00:00:00Z", expires_at="2999-01-02T00:00:00Z")
+    )
+    ada.run()
+    assert (
+        ada.rows(
+            "SELECT FROM deliveries d JOIN intents i ON i.id = d.intent_id WHERE key = 'later'"
+        )
+        == []
+    )
+    ada.execute("UPDATE intents SET send_after = now(), decide_at = now() WHERE key = 'later'")
+    ada.run()
+    ada.run()
+    assert ada.states() == {"sent": 2}
+
+
+def test_the_database_defends_what_must_always_hold(ada: House) -> None:
+    for statement in (
+        "UPDATE intents SET decide_at = NULL",
+        "UPDATE intents SET state = 'seen', decide_at = NULL, ended_at = now()",
+        "UPDATE deliveries SET due_at = NULL",
+        "UPDATE deliveries SET state = 'sending'",
+        "INSERT INTO deliveries (intent_id, brand_id, sender_id, endpoint_id, step, channel, lane,"
+        " state, due_at) SELECT intent_id, brand_id, sender_id, endpoint_id, step, channel, lane,"
+        " state, due_at FROM deliveries",
+        "INSERT INTO pauses (reason, actor) VALUES ('all', 'me')",
+    ):
+        with pytest.raises(IntegrityError):
+            ada.execute(statement)
