@@ -22,16 +22,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import orjson
 import requests
-from pydantic import BaseModel, ConfigDict, Field
-from requests.adapters import HTTPAdapter
+from pydantic import BaseModel
 from requests.structures import CaseInsensitiveDict
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from app.channels.contract import (
@@ -45,26 +41,12 @@ from app.channels.contract import (
     Retryable,
     Traits,
 )
+from app.channels.http_session import HttpSettings, current, noting_session
 from app.domain.vocabulary import Channel
-
-Seconds = Annotated[float, Field(gt=0, le=600)]
 
 REPLY_LIMIT: Final = 1_000_000  # bytes of a reply that are read at most
 DEFAULT_RETRY_AFTER: Final = 5.0
 LONGEST_RETRY_AFTER: Final = 86_400.0
-
-
-class HttpSettings(BaseModel):
-    """Settings that every HTTP provider has. Times in seconds; `total_timeout` is per message."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    concurrency: int = Field(default=64, ge=1, le=512)
-    connect_timeout: Seconds = 5
-    read_timeout: Seconds = 15
-    total_timeout: Seconds = 20
-    proxy: str | None = None
-    ca_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +132,14 @@ class HttpProvider(ABC):
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = _session(self._http)
+            session = self._local.session = noting_session(self._http)
             with self._lock:
                 self._sessions.append(session)
         return session
 
     def _fly(self, flight: "_Flight", message: Message) -> Outcome:
-        flight.begin()
+        if not flight.begin():
+            return Retryable("http_deadline")
         try:
             request = self.build(message)
             prepared = requests.Request(
@@ -167,7 +150,7 @@ class HttpProvider(ABC):
             ).prepare()
         except (ValueError, TypeError):
             return Rejected("http_request_unbuildable", Blame.CONTENT)
-        _thread.flight = flight
+        current.flight = flight
         try:
             return self._outcome(self._exchange(prepared, flight))
         except _Unfinished as unfinished:
@@ -175,7 +158,7 @@ class HttpProvider(ABC):
         except (requests.RequestException, HTTPError, OSError) as error:
             return flight.broken(error)
         finally:
-            _thread.flight = None
+            current.flight = None
 
     def _exchange(self, prepared: requests.PreparedRequest, flight: "_Flight") -> HttpReply:
         seconds = flight.left()
@@ -260,27 +243,36 @@ class _Flight:
 
     def __init__(self, deadline: float, seconds: float) -> None:
         self.sent = False
-        self.begun = threading.Event()
+        self._over = False
         self._ends = deadline
         self._seconds = seconds
         self._socket: socket.socket | None = None
 
-    def begin(self) -> None:
-        """The time of this message starts now."""
-        self._ends = min(self._ends, time.monotonic() + self._seconds)
-        self.begun.set()
+    def begin(self) -> bool:
+        """The time of this message starts now; false if it is over already."""
+        now = time.monotonic()
+        if self._over or now >= self._ends:
+            return False
+        self._ends = min(self._ends, now + self._seconds)
+        return True
 
     def left(self) -> float:
         """Seconds until it is overdue; never quite zero, which would mean no limit."""
         return max(self._ends - time.monotonic(), 0.001)
 
     def leave(self, sock: socket.socket | None) -> None:
-        """Bytes of the request are about to leave through this socket."""
+        """Bytes of the request are about to leave through this socket.
+
+        Raises `TimeoutError` if `abort` came first and may have called it unsent.
+        """
         self._socket = sock
         self.sent = True
+        if self._over:
+            raise TimeoutError
 
     def abort(self) -> Outcome:
         """It is overdue: free its thread, and say what is known of it."""
+        self._over = True  # before `sent` is read, as `leave` writes it before it reads this
         outcome = Ambiguous("http_deadline") if self.sent else Retryable("http_deadline")
         sock = self._socket
         if sock is not None:
@@ -331,61 +323,3 @@ def _read(response: requests.Response, flight: _Flight) -> bytes:
         if flight.left() <= 0.001:
             raise _Unfinished("http_deadline")
     return b"".join(parts)
-
-
-# -- sessions whose connections note when a request leaves ---------------------------------------
-
-
-class _Thread(threading.local):
-    flight: _Flight | None = None
-
-
-_thread = _Thread()
-
-
-class _NotingConnection(HTTPConnection):
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if _thread.flight:
-            _thread.flight.leave(self.sock)
-        super().send(data)
-
-
-class _NotingTlsConnection(HTTPSConnection):
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if _thread.flight:
-            _thread.flight.leave(self.sock)
-        super().send(data)
-
-
-class _NotingPool(HTTPConnectionPool):
-    ConnectionCls = _NotingConnection
-
-
-class _NotingTlsPool(HTTPSConnectionPool):
-    ConnectionCls = _NotingTlsConnection
-
-
-class _NotingAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": _NotingPool,
-            "https": _NotingTlsPool,
-        }
-
-
-def _session(settings: HttpSettings) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # else .netrc may replace our Authorization header
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.verify = settings.ca_file or True
-    if settings.proxy:
-        session.proxies = {"http": settings.proxy, "https": settings.proxy}
-    adapter = _NotingAdapter(pool_connections=2, pool_maxsize=1, max_retries=0)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session

@@ -30,7 +30,8 @@ from app.channels.contract import (
     Traits,
     UnreadableHook,
 )
-from app.channels.http import HttpProvider, HttpReply, HttpRequest, HttpSettings
+from app.channels.http import HttpProvider, HttpReply, HttpRequest
+from app.channels.http_session import HttpSettings
 from app.domain.vocabulary import Channel, EventType
 
 SIGNATURE_HEADER: Final = "x-converge-signature"

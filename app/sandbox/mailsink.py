@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from app.sandbox.mailsink_protocol import Envelope, Faults, Features, SinkState
+from app.sandbox.envelope import Envelope
+from app.sandbox.mailsink_protocol import Faults, Features, SinkState
 
 __all__ = ["Envelope", "Faults", "Features", "FileRecord", "MailSink"]
 

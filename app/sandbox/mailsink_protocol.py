@@ -13,29 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """One message as it arrived; `mime` without dot-stuffing. `at` is Unix time in seconds."""
-
-    sender: str
-    recipients: tuple[str, ...]
-    mime: bytes
-    at: float
-    monotonic: float
-
-    def header(self, name: str) -> str | None:
-        """Find a header's value, unfolded no further than its first line."""
-        head = b"\r\n" + self.mime.partition(b"\r\n\r\n")[0]
-        start = head.find(b"\r\n%b:" % name.encode())
-        if start < 0:
-            start = head.lower().find(b"\r\n%b:" % name.lower().encode())
-        if start < 0:
-            return None
-        value = head[start + len(name) + 3 :].partition(b"\r\n")[0]
-        return value.strip().decode("utf-8", "replace")
+from app.sandbox.envelope import Envelope
 
 
 @dataclass(slots=True)
@@ -45,7 +25,7 @@ class Faults:
     `refuse` maps a recipient to the reply it gets. `drop_before_ack_every` takes each n-th body,
     records it and breaks the connection before the 250; `drop_body_every` breaks it unrecorded.
     `drop_after` and `busy_after` break a connection, or say 421, after that many messages on it.
-    `greylist` refuses each recipient's first try for now.
+    `greylist` refuses each recipient's first try for now. `ack` spoils the reply to the body.
     """
 
     reply_latency: float = 0
@@ -58,7 +38,7 @@ class Faults:
     drop_after: int = 0
     busy_after: int = 0
     greylist: bool = False
-    hang_before_ack: bool = False
+    ack: Literal["whole", "none", "half", "garbled", "endless"] = "whole"
     greeting: str = "220 mailsink.example ESMTP"
 
 
@@ -85,6 +65,7 @@ class SinkState:
         self.on_message: Callable[[Envelope], object] | None = None
         self.connections = 0
         self.taken = 0
+        self.stray_bytes = 0  # of bodies that nobody was to get
         self.commands: list[str] | None = None  # set to [] to have every verb noted
         self.greylisted: set[str] = set()
         self.open: set[_Connection] = set()
@@ -121,8 +102,6 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        if self.secure:  # the same connection after STARTTLS
-            return
         self.secure = self.sink.features.implicit_tls
         self.sink.connections += 1
         self.sink.open.add(self)
@@ -155,20 +134,21 @@ class _Connection(asyncio.Protocol):
         self.write()
 
     def reply(self, line: bytes, latency: float = 0) -> None:
-        self.replies.append(line)
         latency += self.sink.faults.reply_latency
         if latency:
             self.waiting = True
-            asyncio.get_running_loop().call_later(latency, self.resume)
+            asyncio.get_running_loop().call_later(latency, self.resume, line)
+        else:
+            self.replies.append(line)
 
-    def resume(self) -> None:
+    def resume(self, line: bytes) -> None:
         if not self.transport.is_closing():
             self.waiting = False
-            self.write()
+            self.replies.append(line)
             self.work()
 
     def write(self) -> None:
-        if self.replies and not self.waiting:
+        if self.replies:
             self.transport.write(b"".join(self.replies))
             self.replies.clear()
 
@@ -229,8 +209,9 @@ class _Connection(asyncio.Protocol):
         sender, recipients = self.sender or "", tuple(self.recipients)
         self.reset()
         if not recipients or faults.refuse_body:
-            text = faults.refuse_body if recipients else None
-            self.reply((text or "554 5.5.1 No valid recipients").encode() + b"\r\n")
+            sink.stray_bytes += 0 if recipients else len(mime)
+            text = faults.refuse_body if recipients else "554 5.5.1 No valid recipients"
+            self.reply(f"{text}\r\n".encode())
             return
         self.taken += 1
         sink.taken += 1
@@ -242,15 +223,30 @@ class _Connection(asyncio.Protocol):
         if faults.drop_before_ack_every and sink.taken % faults.drop_before_ack_every == 0:
             self.write()
             self.drop()
-        elif faults.hang_before_ack:
-            self.write()
-            self.waiting = True
+        elif faults.ack != "whole":
+            self.spoil_ack(faults.ack)
         else:
             self.reply(b"250 2.0.0 Ok: queued as %X\r\n" % sink.taken, faults.ack_latency)
-            if faults.drop_after and self.taken >= faults.drop_after:
-                self.write()
-                self.transport.close()
-                self.waiting = True
+        if faults.drop_after and self.taken >= faults.drop_after:
+            self.end()
+
+    def spoil_ack(self, how: str) -> None:
+        if how == "garbled":
+            self.replies.append(b"\x16\x03\x01 what\r\n")
+        elif how == "half":
+            self.replies.append(b"25")
+            self.end()
+        elif how == "endless" and not self.transport.is_closing():
+            self.replies.append(b"250-wait\r\n")
+            asyncio.get_running_loop().call_later(0.01, self.spoil_ack, how)
+        self.write()
+        self.waiting = True
+
+    def end(self) -> None:
+        """Say what is to be said and close."""
+        self.write()
+        self.transport.close()
+        self.waiting = True
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -271,10 +267,8 @@ class _Connection(asyncio.Protocol):
         elif self.sender is not None:
             self.reply(b"503 5.5.1 Nested MAIL\r\n")
         elif self.sink.faults.busy_after and self.taken >= self.sink.faults.busy_after:
-            self.reply(b"421 4.7.0 Enough for now\r\n")
-            self.write()
-            self.transport.close()
-            self.waiting = True
+            self.replies.append(b"421 4.7.0 Enough for now\r\n")
+            self.end()
         else:
             self.sender = _address(line)
             self.reply(b"250 2.1.0 Ok\r\n")
@@ -316,10 +310,8 @@ class _Connection(asyncio.Protocol):
         self.reply(b"250 2.0.0 Ok\r\n")
 
     def on_quit(self, _line: bytes) -> None:
-        self.reply(b"221 2.0.0 Bye\r\n")
-        self.write()
-        self.transport.close()
-        self.waiting = True
+        self.replies.append(b"221 2.0.0 Bye\r\n")
+        self.end()
 
     def on_starttls(self, _line: bytes) -> None:
         context = self.sink.features.tls
