@@ -92,4 +92,4 @@ def fleet_commands(name: str, settings: Settings) -> list[Command]:
 def flower_command(settings: Settings) -> Command:
     """The command line of Flower; what it needs to know is in `config/flowerconfig.py`."""
     configuration = settings.config_dir.resolve() / "flowerconfig.py"
-    return Command("flower", (*_CELERY, "flower", f"--conf={configuration}"))
+    return Command("flower", (*_CELERY, "flower", f"--conf={configuration}", "--logging=warning"))

@@ -1,4 +1,4 @@
-"""What happens around Celery's life: logging, start and fork, RabbitMQ's dead letters, beat's pulse."""
+"""What happens around Celery's life: logging, start, fork, dead letters, the pulse of beat."""
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ def connect(settings: Settings) -> None:
         # With a receiver here Celery leaves logging alone.
         configure_logging(settings.log_level, settings.log_format)
 
+    def start(**_: Any) -> None:
+        take_logging_over()  # Celery sets logging up only after this
+        _build_runtime()
+
     def pulse(**_: Any) -> None:
         beat_pulse(settings).touch()
 
@@ -29,7 +33,7 @@ def connect(settings: Settings) -> None:
     # weak=False: nobody else keeps these functions.
     signals.setup_logging.connect(take_logging_over, weak=False)
     signals.beat_init.connect(beat_starts, weak=False)
-    signals.worker_init.connect(_start, weak=False)
+    signals.worker_init.connect(start, weak=False)
     signals.worker_process_init.connect(_after_fork, weak=False)
     signals.worker_ready.connect(_ready, weak=False)
 
@@ -40,7 +44,7 @@ def beat_pulse(settings: Settings) -> Path:
     return settings.data_dir / "beat.pulse"
 
 
-def _start(**_: Any) -> None:
+def _build_runtime() -> None:
     """Build the runtime before any thread wants it; a worker that cannot work says why and ends."""
     from app.bootstrap import runtime
 

@@ -13,6 +13,8 @@ from structlog.types import EventDict, Processor, WrappedLogger
 _ROOT = Path(__file__).parents[2]
 # These tell of each task or request what our own lines or Flower tell better.
 _QUIETER = {
+    "celery.apps.worker": logging.WARNING,
+    "celery.worker.consumer.connection": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
     "celery.worker.request": logging.WARNING,
     "celery.app.trace": logging.CRITICAL,  # its lines quote exceptions; `QuietTask` logs failures

@@ -1,0 +1,127 @@
+"""docker-compose.yml against what it starts: queues, settings, commands, secrets, grace."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from celery.bin.celery import celery
+from click import Context
+
+from config.settings import Settings
+from converge_producer.queues import QUEUES
+from workers.__main__ import GRACE_BEYOND_S
+from workers.fleets import BEAT, FLEETS, fleet_commands, flower_command
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+OURS = {name: each for name, each in SERVICES.items() if each["command"][0] == "converge"}
+WORKERS = {name: each for name, each in OURS.items() if each["command"][1] == "worker"}
+
+
+def _seconds(value: str) -> int:
+    found = re.fullmatch(r"(\d+)s", value)
+    assert found is not None, value
+    return int(found[1])
+
+
+def test_everything_that_runs_is_there() -> None:
+    assert {"postgres", "redis", "migrate", "api", "beat", "flower"} <= SERVICES.keys()
+    assert len(WORKERS) == len(FLEETS) - 1, "a service per fleet; `all` is for one machine"
+
+
+def test_every_queue_has_a_consumer() -> None:
+    settings = Settings()
+    served = [
+        queue
+        for service in WORKERS.values()
+        for worker in FLEETS[service["command"][2]](settings)
+        for queue in worker.queues
+    ]
+    assert sorted(served) == sorted(QUEUES)
+
+
+def test_every_variable_is_a_setting() -> None:
+    known = {f"CONVERGE_{name.upper()}" for name in Settings.model_fields}
+    used = {name for service in OURS.values() for name in service["environment"]}
+    assert used <= known
+    example = (ROOT / ".env.example").read_text()
+    offered = set(re.findall(r"^(\w+)=", example, flags=re.MULTILINE))
+    assert {name for name in offered if name.startswith("CONVERGE_")} <= known
+    wanted = set(re.findall(r"\$\{(\w+):\?", TEXT))
+    assert wanted <= offered, "what must be set is in the example"
+    assert set(re.findall(r"\$\{(\w+)", TEXT)) - {"CONVERGE_VERSION"} <= offered
+
+
+def test_no_secret_has_a_default() -> None:
+    for name, rest in re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|AUTH)\w*)([^}]*)\}", TEXT):
+        assert rest.startswith(":?"), name
+    example = (ROOT / ".env.example").read_text()
+    for name, value in re.findall(
+        r"^(\w*(?:PASSWORD|SECRET|AUTH)\w*)=(.*)$", example, re.MULTILINE
+    ):
+        assert value == "", name
+
+
+@pytest.mark.parametrize("words", sorted({tuple(each["command"]) for each in OURS.values()}))
+def test_every_command_is_one_of_the_cli(words: tuple[str, ...]) -> None:
+    command = [str(Path(sys.executable).parent / words[0]), *words[1:], "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_celery_command_line_parses() -> None:
+    settings = Settings()
+    commands = [BEAT, *(each for name in FLEETS for each in fleet_commands(name, settings))]
+    group = Context(celery)
+    for command in commands:
+        # python -m celery --quiet -A workers NAME ...
+        name, *arguments = command.argv[6:]
+        subcommand = celery.commands[name]
+        _, left, _ = subcommand.make_parser(Context(subcommand, parent=group)).parse_args(arguments)
+        assert left == []
+    configuration = flower_command(settings).argv[-2].removeprefix("--conf=")
+    assert Path(configuration).is_file()
+
+
+def test_everything_is_watched_and_comes_back() -> None:
+    for name, service in SERVICES.items():
+        assert service["restart"] in ("unless-stopped", "on-failure"), name
+        if name == "migrate":
+            continue
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        words = service["healthcheck"]["test"][1:]
+        if "workers" in words:
+            assert words == ["python", "-m", "workers", *words[3:4], "--ping"]
+            assert words[3] == service["command"][-1], name
+
+
+def test_the_stop_grace_is_longer_than_the_soft_shutdown() -> None:
+    for name, service in WORKERS.items():
+        soft = int(service["environment"]["CONVERGE_SOFT_SHUTDOWN_SECONDS"])
+        assert _seconds(service["stop_grace_period"]) > soft + GRACE_BEYOND_S, name
+
+
+def test_doors_open_to_this_machine_alone() -> None:
+    for service in SERVICES.values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_nothing_starts_on_an_old_schema() -> None:
+    for name, service in OURS.items():
+        if name != "migrate":
+            assert service["depends_on"]["migrate"] == {
+                "condition": "service_completed_successfully"
+            }
+
+
+def test_the_broker_forgets_nothing() -> None:
+    line = shlex.join(SERVICES["redis"]["command"])
+    assert "--maxmemory-policy noeviction" in line
+    assert "--appendonly yes --appendfsync everysec" in line
