@@ -43,7 +43,7 @@ class SmtpSettings(BaseModel):
     ca_file: FilePath | None = None
     username: str | None = None
     password: SecretStr | None = None
-    helo: str | None = None
+    helo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.:\[\]-]+$")
     max_connections: int = Field(default=4, ge=1, le=64)
     messages_per_connection: int = Field(default=1000, ge=1)
     depth: int = Field(default=8, ge=1, le=100)
