@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -96,11 +96,12 @@ class Supervisor:
             if status is not None:
                 self._crashed(child, status, now)
 
-    def run(self, meanwhile: Iterable[object] | None = None) -> int:
+    def run(self, meanwhile: Generator[object, None, None] | None = None) -> int:
         """Keep everything running until SIGINT, SIGTERM or SIGHUP; return the exit status.
 
         `meanwhile` is work in small steps, one between any two looks at the children; once it is
-        used up, everything is ended. A second signal kills what is still there at once.
+        used up, everything is ended. It is closed before the children are. A second signal kills
+        what is still there at once.
         """
         previous = {
             each: signal.signal(each, self._on_signal)
@@ -117,6 +118,8 @@ class Supervisor:
             log.error("child_failed", reason=str(error))  # noqa: TRY400  # the text is the reason
             return 1
         finally:
+            if meanwhile is not None:
+                meanwhile.close()
             self.stop()
             for each, handler in previous.items():
                 signal.signal(each, handler)
