@@ -17,10 +17,14 @@ def accept_chunk(payload: dict[str, Any]) -> str:
     """Take a chunk of intents; what is refused is kept in the ledger with its reason."""
     check_version(payload)
     submission = Submission(
-        brand=payload["brand"],
+        brand=str(payload.get("brand")),
         chunk=UUID(payload["chunk"]),
-        test=bool(payload.get("test")),
+        test=payload.get("test") is True,
         keep_refusals=True,
     )
-    verdicts = accept(runtime(), submission, payload["intents"])
+    documents = payload.get("intents")
+    # What is no list is refused like one bad intent: the ledger keeps it.
+    verdicts = accept(
+        runtime(), submission, documents if isinstance(documents, list) else [documents]
+    )
     return count_line(Counter(verdict.status for verdict in verdicts))

@@ -79,6 +79,13 @@ def test_another_brands_chunk_is_refused_whole_and_kept(ada: House) -> None:
     assert ada.rows("SELECT brand, brand_id FROM refusals")[0] == ("acme", None)
 
 
+@pytest.mark.parametrize("document", [None, 7, "text", ["a"], {}], ids=str)
+def test_what_is_no_intent_at_all_is_refused_and_kept(ada: House, document: Any) -> None:
+    [verdict, good] = ada.accept(document, intent(key="good"), keep_refusals=True)
+    assert (verdict.status, good.status) == ("refused", "accepted")
+    assert ada.rows("SELECT document FROM refusals")[0].document == document
+
+
 def test_a_key_speaks_for_its_own_senders_alone(ada: House) -> None:
     mine, other = ada.accept(intent(sender="store"), intent(sender="billing"), senders=["store"])
     assert mine.status == "accepted"
@@ -184,9 +191,10 @@ def test_the_database_defends_what_must_always_hold(ada: House) -> None:
         "UPDATE intents SET state = 'seen', decide_at = NULL, ended_at = now()",
         "UPDATE deliveries SET due_at = NULL",
         "UPDATE deliveries SET state = 'sending'",
-        "INSERT INTO deliveries (intent_id, brand_id, sender_id, endpoint_id, step, channel, lane,"
-        " state, due_at) SELECT intent_id, brand_id, sender_id, endpoint_id, step, channel, lane,"
-        " state, due_at FROM deliveries",
+        """INSERT INTO deliveries (intent_id, brand_id, sender_id, endpoint_id, step, channel,
+               lane, state, due_at)
+           SELECT intent_id, brand_id, sender_id, endpoint_id, step, channel, lane, state, due_at
+             FROM deliveries""",
         "INSERT INTO pauses (reason, actor) VALUES ('all', 'me')",
     ):
         with pytest.raises(IntegrityError):

@@ -1,0 +1,169 @@
+"""Deliver and settle: every kind of answer, over real SMTP, and what the ledger makes of it."""
+
+from datetime import timedelta
+
+import pytest
+
+from app.sandbox.mailsink import MailSink
+from app.sandbox.mailsink_protocol import Faults
+from tests.store.conftest import House, customer, intent
+
+
+def faults(sink: MailSink, **faulty: object) -> None:
+    for name, value in faulty.items():
+        assert hasattr(sink.faults, name), f"a sink has no fault {name}; it has {Faults()}"
+        setattr(sink.faults, name, value)
+
+
+def later(house: House) -> None:
+    """Let everything that waits come due."""
+    house.execute("UPDATE deliveries SET due_at = now() WHERE due_at IS NOT NULL")
+
+
+def test_a_bad_recipient_fails_alone_and_escalates_at_once(house: House) -> None:
+    faults(house.sink, refuse={"bob@example.com": "550 5.1.1 no such user"})
+    house.accept(
+        intent(customer("ada")),
+        intent(customer("bob", phone="+12025550102")),
+        intent(customer("cyd")),
+    )
+    house.tick()
+    house.work()
+    assert len(house.sink.messages) == 2
+    rows = house.rows("SELECT state, reason FROM deliveries WHERE channel = 'email' ORDER BY id")
+    assert [row.state for row in rows] == ["sent", "failed", "sent"]
+    assert "5.1.1" in rows[1].reason
+    [endpoint] = house.rows("SELECT state, reason FROM endpoints WHERE state <> 'active'")
+    assert endpoint.state == "invalid"
+    [text] = house.rows("SELECT step, state FROM deliveries WHERE channel = 'sms'")
+    assert text.step == 1
+    [refused] = house.rows("SELECT reason FROM attempts WHERE outcome = 'rejected'")
+    assert "bob" not in refused.reason
+
+
+def test_nobody_else_to_ask_means_exhausted(house: House) -> None:
+    faults(house.sink, refuse={"bob@example.com": "550 5.1.1 no such user"})
+    house.accept(intent(customer("bob"), policy="email-only"))
+    house.run()
+    [row] = house.rows("SELECT state, reason FROM intents")
+    assert (row.state, row.reason) == ("exhausted", "nothing_can_still_come")
+    assert house.rows("SELECT FROM deliveries WHERE due_at IS NOT NULL") == []
+
+
+def test_a_passing_failure_is_tried_again_and_counted(house: House) -> None:
+    faults(house.sink, refuse={"ada@example.com": "451 4.3.0 try later"})
+    house.accept(intent(customer()))
+    assert house.run() == {"retry": 1}
+    [row] = house.rows("SELECT state, attempts, due_at > now() AS waits FROM deliveries")
+    assert (row.state, row.attempts, row.waits) == ("planned", 1, True)
+    assert house.run() == {}
+    faults(house.sink, refuse={})
+    later(house)
+    assert house.run() == {"sent": 1}
+    attempts = house.rows("SELECT number, outcome FROM attempts ORDER BY number")
+    assert [tuple(row) for row in attempts] == [(1, "retryable"), (2, "accepted")]
+
+
+@pytest.mark.parametrize(("kind", "copies"), [("transactional", 2), ("conversational", 2)])
+def test_what_left_without_an_answer_is_unknown_and_its_kind_decides(
+    house: House, kind: str, copies: int
+) -> None:
+    faults(house.sink, drop_before_ack_every=1)
+    house.accept(intent(customer(), kind=kind))
+    assert house.run() == {"unknown": 1}
+    [row] = house.rows("SELECT state, due_at > now() + interval '30 s' AS waits FROM deliveries")
+    assert (row.state, row.waits) == ("unknown", True)
+    faults(house.sink, drop_before_ack_every=0)
+    later(house)
+    house.tick()
+    house.run()
+    assert house.states() == {"sent": 1}
+    assert len(house.sink.messages) == copies
+    outcomes = house.rows("SELECT outcome FROM attempts ORDER BY number")
+    assert [row.outcome for row in outcomes] == ["ambiguous", "accepted"]
+
+
+def test_an_intent_past_its_deadline_is_not_sent(house: House) -> None:
+    house.accept(intent(customer()))
+    house.tick()
+    house.execute("UPDATE intents SET expires_at = now() - interval '1 s', decide_at = now()")
+    assert house.work() == {"claimed": 0}
+    assert house.states() == {"expired": 1}
+    house.run()
+    [row] = house.rows("SELECT state FROM intents")
+    assert row.state == "expired"
+    assert house.sink.messages == []
+
+
+def test_an_endpoint_that_is_no_longer_good_is_not_used(house: House) -> None:
+    house.accept(intent(customer(phone="+12025550102")))
+    house.tick()
+    house.execute("UPDATE endpoints SET state = 'invalid' WHERE channel = 'email'")
+    house.work()
+    house.run()
+    rows = house.rows("SELECT channel, state, reason FROM deliveries ORDER BY id")
+    assert tuple(rows[0]) == ("email", "failed", "endpoint_invalid")
+    assert rows[1].channel == "sms"
+
+
+def test_a_hint_that_nobody_claims_is_found_again(house: House) -> None:
+    house.accept(intent(customer()))
+    house.tick()
+    house.hints.deliveries.clear()
+    house.tick()
+    assert house.hints.deliveries == []
+    later(house)
+    house.tick()
+    assert house.work() == {"sent": 1}
+
+
+def test_a_repeated_hint_claims_nothing(house: House) -> None:
+    house.accept(intent(customer()))
+    house.tick()
+    house.hints.deliveries *= 3
+    assert house.work() == {"sent": 1, "claimed": 0}
+    assert len(house.sink.messages) == 1
+
+
+def test_an_account_that_is_gone_gives_its_work_back(house: House) -> None:
+    house.accept(intent(customer()))
+    house.tick()
+    house.execute("UPDATE deliveries SET account = 'gone'")
+    [(channel, lane, _, ids)] = house.hints.deliveries
+    house.hints.deliveries = [(channel, lane, "gone", ids)]
+    house.work()
+    assert house.run() == {"sent": 1}
+
+
+def test_more_than_an_account_may_send_waits_without_an_attempt(house: House) -> None:
+    from dataclasses import replace
+
+    relay = replace(house.runtime.accounts["relay"], rate=5.0)
+    house.runtime = replace(house.runtime, accounts={**house.runtime.accounts, "relay": relay})
+    house.accept(*[intent(customer(f"c{n}")) for n in range(20)])
+    house.tick()
+    [released] = house.rows("SELECT count(*) AS n FROM deliveries WHERE state = 'queued'")
+    assert released.n == 10, "two seconds of its rate"
+    house.hints.deliveries = [
+        ("email", "normal", "relay", [i for h in house.hints.deliveries for i in h[3]])
+    ]
+    counts = house.work()
+    assert counts["sent"] + counts["held"] == 10
+    assert counts["held"] >= 4
+    held = house.rows("SELECT attempts FROM deliveries WHERE reason = 'rate_limit'")
+    assert {row.attempts for row in held} == {0}
+
+
+def test_times_are_the_databases_even_where_the_clock_here_is_wrong(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time as clock
+
+    wrong = clock.time() - timedelta(hours=1).total_seconds()
+    monkeypatch.setattr(clock, "time", lambda: wrong)
+    house.accept(intent(customer()))
+    house.run()
+    [row] = house.rows(
+        "SELECT abs(extract(epoch FROM now() - handed_over_at)) AS off FROM deliveries"
+    )
+    assert row.off < 60
