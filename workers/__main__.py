@@ -17,7 +17,7 @@ from workers.fleets import BEAT, FLEETS, fleet_commands, flower_command
 
 # What is asked to end has this long beyond its running tasks.
 GRACE_BEYOND_S = 10
-PING_TIMEOUT_S = 5
+PING_TIMEOUT_S = 3
 PULSE_AGE_S = 30
 
 
