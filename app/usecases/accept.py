@@ -67,10 +67,11 @@ class Verdict:
     reason: str | None = None
 
 
-def accept(
-    runtime: Runtime, submission: Submission, documents: Sequence[Mapping[str, Any]]
-) -> list[Verdict]:
-    """Take a chunk of intent documents; return a verdict for each, in order, after the commit."""
+def accept(runtime: Runtime, submission: Submission, documents: Sequence[Any]) -> list[Verdict]:
+    """Take a chunk of intent documents; return a verdict for each, in order, after the commit.
+
+    A document may be anything that JSON can say: what is no intent is refused.
+    """
     if submission.brand not in runtime.catalog().brands:
         runtime.catalog.forget()  # it may have been applied a moment ago
     verdicts = _accept(runtime, submission, list(enumerate(documents)))

@@ -101,7 +101,11 @@ def email_address(value: str, path: str = "email") -> str:
     except EmailNotValidError as error:
         # The library's messages speak of characters and parts, but may quote them.
         raise InvalidIntent(path, "is not a valid mail address") from error
-    return checked.ascii_email or checked.normalized
+    if checked.ascii_email is None:
+        raise InvalidIntent(
+            path, "has letters beyond ASCII before the @, which mail cannot carry yet"
+        )
+    return checked.ascii_email
 
 
 @lru_cache(maxsize=50_000)
