@@ -2,34 +2,60 @@
 
 Everything here only reads. Answers are dicts of JSON's types plus aware `datetime` and `UUID`,
 which orjson writes as strings. Addresses are masked; steps count from 1; times are UTC. Lists come
-newest first, as `(rows, next_cursor)`: an opaque cursor goes on where a list ended, None is the end.
+newest first, as `(rows, next_cursor)`: an opaque cursor goes on where a list ended; None: the end.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from app.domain.masking import masked
+from app.domain.vocabulary import IntentState
+from app.store import reports
+from app.store.catalog import Brand, Catalog
+from app.usecases.addresses import email_address, phone_number
+from app.usecases.backlog import COUNT_BOUND, queue_state, summary, told
+from app.usecases.pages import (
+    BadFilter,
+    Rows,
+    bounded,
+    page_by_id,
+    page_by_time,
+    read_id,
+    read_time,
+)
 from app.usecases.runtime import Runtime
+from app.usecases.shown import (
+    customers_of,
+    failed_row,
+    head,
+    mask,
+    public,
+    refusal,
+    refused_intent,
+    show,
+    without,
+)
+from converge_producer import InvalidIntent
+from converge_producer import intent_id as id_of
 
-Rows = tuple[list[dict[str, Any]], str | None]
-
-COUNT_BOUND = 10_000
-"""Counts of work stop here: one that equals it means "at least"."""
-
-
-class BadFilter(Exception):
-    """A filter or cursor cannot be used; `field` says which, `reason` what it may be."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
-
-
-def told(count: int) -> str:
-    """A bounded count in words: ">= 10000" where counting stopped."""
-    return f">= {COUNT_BOUND}" if count >= COUNT_BOUND else str(count)
+__all__ = [
+    "COUNT_BOUND",
+    "BadFilter",
+    "by_task",
+    "failed",
+    "failed_one",
+    "list_intents",
+    "queue_state",
+    "refused",
+    "show_intent",
+    "show_intents",
+    "summary",
+    "told",
+    "why",
+]
 
 
 def show_intent(
@@ -53,7 +79,24 @@ def show_intent(
     One that was refused: `{"id", "brand", "state": "refused", "field", "code", "reason", "key",
     "sender", "refused_at", "refusals", "timeline", "next"}`.
     """
-    raise NotImplementedError
+    with runtime.engine.begin() as connection:
+        shown = show(runtime, connection, reports.intents_by_id(connection, [intent_id]))
+        if shown:
+            fits = brand_id in (None, shown[0]["brand_id"])
+            return public(shown[0]) if fits else None
+        refusals = [
+            one
+            for one in reports.refusals_of(connection, [intent_id])
+            if brand_id in (None, one["brand_id"])
+        ]
+    return refused_intent(intent_id, [refusal(one) for one in refusals]) if refusals else None
+
+
+def show_intents(runtime: Runtime, ids: Collection[UUID]) -> list[dict[str, Any]]:
+    """Many intents as `show_intent` has them, the newest first; unknown ids are left out."""
+    with runtime.engine.begin() as connection:
+        found = reports.intents_by_id(connection, ids)
+        return [public(one) for one in show(runtime, connection, found)]
 
 
 def list_intents(
@@ -74,7 +117,29 @@ def list_intents(
 
     A row is `show_intent` without its lists. Raises `BadFilter`.
     """
-    raise NotImplementedError
+    if state is not None and state not in list(IntentState):
+        raise BadFilter("state", f"there are {', '.join(IntentState)}")
+    limit = bounded(limit)
+    catalog = runtime.catalog()
+    brand = catalog.brands_by_id[brand_id]
+    names = _senders(catalog, brand)
+    wanted = set(names) if senders is None else set(names) & set(senders)
+    if sender is not None:
+        wanted &= {sender}
+    with runtime.engine.begin() as connection:
+        found = reports.intents_of_brand(
+            connection,
+            brand_id,
+            ids=None if key is None else _ids_of(catalog, brand, key),
+            customer=customer,
+            senders=None if len(wanted) == len(names) else [names[name] for name in wanted],
+            campaign=campaign,
+            state=state,
+            test=test,
+            before=read_time(cursor),
+            limit=limit + 1,
+        )
+    return page_by_time([public(head(catalog, one)) for one in found], limit)
 
 
 def why(
@@ -92,19 +157,40 @@ def why(
     "address", "state", "reason"}]}], "intents": [as show_intent], "refusals": [as refused],
     "more": bool}`. Raises `BadFilter` for an unknown brand.
     """
-    raise NotImplementedError
-
-
-def queue_state(runtime: Runtime) -> dict[str, Any]:
-    """What waits, by channel and lane; every count stops at `COUNT_BOUND` (see `told`).
-
-    `{"lanes": [{"channel", "lane", "due", "held", "held_why": [str], "oldest_due_s" (or None),
-    "hinted", "sending"}], "intents_due", "inbox_waiting", "pauses": [{"channel", "account",
-    "sender", "campaign", "brand", "reason", "actor", "started_at"}], "accounts": [{"name",
-    "channel", "sandbox", "state" (ready, paused, resting), "until"}]}`; lanes with nothing in them
-    are left out.
-    """
-    raise NotImplementedError
+    catalog = runtime.catalog()
+    if brand is not None and brand not in catalog.brands:
+        raise BadFilter("brand", f"there are {', '.join(sorted(catalog.brands))}")
+    brands = [catalog.brands[brand]] if brand else list(catalog.brands.values())
+    brand_ids = [one.id for one in brands]
+    addresses = _addresses(who, runtime.default_region)
+    with runtime.engine.begin() as connection:
+        customers = customers_of(
+            catalog, reports.customers_named(connection, brand_ids, [who], addresses)
+        )
+        heads: list[dict[str, Any]] = []
+        for customer in customers:
+            one = catalog.brands[customer["brand"]]
+            heads += reports.intents_of_brand(
+                connection,
+                one.id,
+                ids=None if key is None else _ids_of(catalog, one, key),
+                customer=customer["ref"],
+                since=since,
+                limit=limit + 1,
+            )
+        heads.sort(key=lambda head: head["accepted_at"], reverse=True)
+        intents = show(runtime, connection, heads[:limit])
+        refs = {customer["ref"] for customer in customers}
+        refusals = reports.refusals_to(
+            connection, brand_ids, {who, *addresses, *refs}, key=key, since=since, limit=limit
+        )
+    return {
+        "who": masked(who) if _looks_like_address(who) and who not in refs else who,
+        "customers": customers,
+        "intents": [public(one) for one in intents],
+        "refusals": [refusal(one) for one in refusals],
+        "more": len(heads) > limit,
+    }
 
 
 def failed(
@@ -115,12 +201,25 @@ def failed(
     `{"id", "intent", "key", "brand", "sender", "customer", "step", "channel", "address",
     "account", "attempts" (count), "reason", "failed_at", "intent_state", "replayable"}`.
     """
-    raise NotImplementedError
+    catalog = runtime.catalog()
+    limit = bounded(limit)
+    brand_ids = list(catalog.brands_by_id) if brand_id is None else [brand_id]
+    with runtime.engine.begin() as connection:
+        found = reports.failed_deliveries(connection, brand_ids, read_id(cursor), limit + 1)
+    return page_by_id([failed_row(catalog, one) for one in found], limit)
 
 
 def failed_one(runtime: Runtime, delivery_id: int) -> dict[str, Any] | None:
     """One failed delivery as in `failed`, with `tries`: its attempts as `show_intent` has them."""
-    raise NotImplementedError
+    with runtime.engine.begin() as connection:
+        found = reports.failed_delivery(connection, delivery_id)
+        if found is None:
+            return None
+        attempts = reports.attempts_of(connection, [delivery_id])
+    return {
+        **failed_row(runtime.catalog(), found),
+        "tries": [without(one, "delivery_id") for one in attempts],
+    }
 
 
 def refused(
@@ -128,7 +227,10 @@ def refused(
 ) -> Rows:
     """Refusals: `{"id", "brand", "sender", "key", "intent", "field", "code", "reason", "chunk",
     "line" (from 1), "refused_at"}`."""
-    raise NotImplementedError
+    limit = bounded(limit)
+    with runtime.engine.begin() as connection:
+        found = reports.refusals(connection, brand_id, read_id(cursor), limit + 1)
+    return page_by_id([refusal(one) for one in found], limit)
 
 
 def by_task(runtime: Runtime, task_id: UUID) -> list[dict[str, Any]]:
@@ -137,15 +239,42 @@ def by_task(runtime: Runtime, task_id: UUID) -> list[dict[str, Any]]:
     `{"delivery", "intent", "key", "brand", "channel", "address", "account", "outcome", "reason",
     "state", "started_at", "finished_at", "worker"}`.
     """
-    raise NotImplementedError
+    brands = runtime.catalog().brands_by_id
+    with runtime.engine.begin() as connection:
+        found = reports.attempts_of_task(connection, task_id)
+    return [
+        {
+            **without(one, "brand_id"),
+            "brand": brands[one["brand_id"]].name,
+            "address": mask(one["address"]),
+        }
+        for one in found
+    ]
 
 
-def summary(runtime: Runtime, brand_id: int, since: datetime | None = None) -> dict[str, Any]:
-    """What became of a brand's intents accepted since a time; it reads all of them.
+def _senders(catalog: Catalog, brand: Brand) -> dict[str, int]:
+    """Every sender that a brand has or had."""
+    return {
+        sender.name: sender.id
+        for sender in catalog.senders_by_id.values()
+        if sender.brand_id == brand.id
+    }
 
-    `{"intents", "states": {state: n}, "reached", "channels": [{"channel", "deliveries", "sent",
-    "reached"}], "escalated", "time_to_seen_s": {"p50", "p90", "p99"} (None when nothing was
-    seen), "attempts": {outcome: n}, "retries", "rate_limited" (tries that a provider put off),
-    "held_by_limit" (deliveries that wait for a permit now), "crossed", "failed", "refused"}`.
-    """
-    raise NotImplementedError
+
+def _ids_of(catalog: Catalog, brand: Brand, key: str) -> list[UUID]:
+    """The ids that a key may have: one for each sender, and one where none was named."""
+    return [id_of(brand.name, sender, key) for sender in (None, *_senders(catalog, brand))]
+
+
+def _addresses(who: str, region: str | None) -> set[str]:
+    """The forms in which the ledger may keep what was typed as an address."""
+    forms = {who, who.partition(":")[2]}
+    with suppress(InvalidIntent):
+        forms.add(email_address(who))
+    with suppress(InvalidIntent):
+        forms.add(phone_number(who, region))
+    return forms - {""}
+
+
+def _looks_like_address(who: str) -> bool:
+    return "@" in who or who.lstrip("+").replace(" ", "").isdigit()
