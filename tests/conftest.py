@@ -5,9 +5,9 @@ servers behind; the next run takes over their folder, and them, and ends them.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
@@ -38,9 +38,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Endpoints]:
     """The Postgres and the Redis of this run."""
-    base = Path(tempfile.gettempdir(), f"converge-tests-{os.getuid()}")
     for number in count():
-        folder = base / str(number)
+        folder = Path(tempfile.gettempdir(), f"converge-tests-{os.getuid()}-{number}")
         embedded = EmbeddedServers(folder, safe=False, exclusive=True)
         try:
             endpoints = embedded.start()
@@ -48,8 +47,7 @@ def servers() -> Iterator[Endpoints]:
             continue
         break
     yield endpoints
-    embedded.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    embedded.discard()
 
 
 @pytest.fixture(scope="session")
@@ -64,15 +62,22 @@ def postgres_url(servers: Endpoints) -> str:
     return servers.database_url
 
 
-@pytest.fixture
-def database_url(postgres_url: str) -> Iterator[str]:
-    """A migrated, empty database of this test alone."""
+@contextmanager
+def empty_database(postgres_url: str) -> Iterator[str]:
+    """A migrated, empty database for as long as the block runs."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield _with_database(postgres_url, name)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         _drop(admin, name)
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> Iterator[str]:
+    """A migrated, empty database of this test alone."""
+    with empty_database(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture
