@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import time
@@ -114,11 +115,21 @@ class EmbeddedServers:
         """End the servers if this process owns them; may be called twice."""
         if not self.owned:
             return
+        self._end_all()
+        self._write_state(self._read_state() | {"servers": {}})
+        self._release_ownership()
+
+    def discard(self) -> None:
+        """Stop them and remove the folder with all data, if this process owns it; for tests."""
+        if self.owned:
+            self._end_all()
+            shutil.rmtree(self.data_dir)
+            self._release_ownership()
+
+    def _end_all(self) -> None:
         for name, process in self._running.items():
             process.end(self._stop_signals[name])
         self._running.clear()
-        self._write_state(self._read_state() | {"servers": {}})
-        self._release_ownership()
 
     def _start_owned(self) -> None:
         state = self._read_state()
@@ -210,10 +221,13 @@ class EmbeddedServers:
             self.data_dir.chmod(0o711)
 
     def _take_ownership(self) -> bool:
-        lock = os.open(self.data_dir / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        path = self.data_dir / "owner.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not os.path.samestat(os.fstat(lock), path.stat()):
+                raise BlockingIOError  # the folder was discarded meanwhile
+        except (BlockingIOError, FileNotFoundError):
             os.close(lock)
             return False
         self._lock, self.owned = lock, True
