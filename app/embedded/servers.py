@@ -225,9 +225,10 @@ class EmbeddedServers:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(lock), path.stat()):
-                raise BlockingIOError  # the folder was discarded meanwhile
+            ours = os.path.samestat(os.fstat(lock), path.stat())  # else it was discarded meanwhile
         except (BlockingIOError, FileNotFoundError):
+            ours = False
+        if not ours:
             os.close(lock)
             return False
         self._lock, self.owned = lock, True
