@@ -1,0 +1,80 @@
+"""What a command works with: the settings, the runtime, the declarations and the brand."""
+
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.bootstrap import build
+from app.cli.failures import USAGE, Problem
+from app.store.catalog import Brand
+from app.usecases.apply import BrandWish, Declared
+from app.usecases.runtime import Runtime
+from config.running import running_settings
+from config.schema import load_brands, load_policies
+from config.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+BrandName = Annotated[
+    str, typer.Option("--brand", envvar="CONVERGE_BRAND", metavar="BRAND", help="Whose.")
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
+DEFAULT_BRAND = "demo"
+
+
+@cache
+def settings() -> Settings:
+    """The settings; in the embedded profile those of the servers that `converge up` runs."""
+    return running_settings()
+
+
+@cache
+def runtime() -> Runtime:
+    """The runtime of this command."""
+    return build(settings())
+
+
+def declared(config_dir: Path) -> Declared:
+    """Everything that the files declare; raises `DeclarationError`."""
+    return Declared(
+        brands={
+            name: BrandWish(brand.settings(), brand.sender_settings(), brand.topics)
+            for name, brand in load_brands(config_dir / "brands.toml").items()
+        },
+        policies=load_policies(config_dir / "policies.toml"),
+    )
+
+
+def brand_called(name: str) -> Brand:
+    """Find a brand; raises `Problem` with those that there are."""
+    brands = runtime().catalog().brands
+    if name in brands:
+        return brands[name]
+    known = ", ".join(sorted(brands)) or "none yet"
+    raise Problem(
+        f"There is no brand {name!r} (known: {known}). "
+        "Declare it in brands.toml and run `converge apply`.",
+        USAGE,
+    )
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def since_moment(text: str | None, now: datetime) -> datetime | None:
+    """Read `2h`, `3d` (ago), a date or an ISO 8601 time; a time without offset is UTC."""
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    try:
+        if unit in _UNITS:
+            return now - timedelta(**{_UNITS[unit]: float(number)})
+        at = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise Problem(
+            f'--since {text!r}: write how long ago ("2h", "3d") or a time ("2030-01-31T09:00Z").',
+            USAGE,
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=now.tzinfo)

@@ -1,0 +1,7 @@
+"""demo"""
+
+import typer
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add."""

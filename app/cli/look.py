@@ -1,0 +1,279 @@
+"""`converge status`, `why`, `queues`, `failed` and `refused`: what became of what, and why."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.text import Text
+
+from app.cli.context import Json, Limit, brand_called, runtime, since_moment
+from app.cli.control import actor
+from app.cli.failures import FAILED, USAGE, Problem
+from app.cli.screen import err, out, plural, print_json, table
+from app.cli.story import show_intent
+from app.usecases import inspect
+from app.usecases.control import Operator, replay
+
+failed = typer.Typer(no_args_is_help=True, help="Deliveries that failed for good.")
+refused = typer.Typer(no_args_is_help=True, help="Intents that were not taken.")
+AnyBrand = Annotated[
+    str | None, typer.Option("--brand", metavar="BRAND", help="Of this brand alone.")
+]
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (status, why, queues):
+        application.command(rich_help_panel="Look")(command)
+    failed.command("list")(failed_list)
+    failed.command("show")(failed_show)
+    failed.command("replay")(failed_replay)
+    refused.command("list")(refused_list)
+    application.add_typer(failed, name="failed", rich_help_panel="Look")
+    application.add_typer(refused, name="refused", rich_help_panel="Look")
+
+
+def status(
+    intent: Annotated[str | None, typer.Argument(metavar="INTENT", help="Its id.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="UUID", help="A Celery task, as Flower has it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what became of an intent, or of the messages of a Celery task."""
+    if (intent is None) == (task is None):
+        raise Problem("Name an intent by its id, or a task with --task UUID.", USAGE)
+    if task is not None:
+        _show_task(_uuid(task), json)
+        return
+    assert intent is not None  # noqa: S101  # one of the two was given
+    found = inspect.show_intent(runtime(), _uuid(intent))
+    if found is None:
+        raise Problem(
+            f"There is no intent {intent}. `converge why CUSTOMER` finds those of a customer; "
+            "`converge refused list` those that were not taken."
+        )
+    if json:
+        print_json(found)
+    else:
+        show_intent(found)
+
+
+def why(
+    who: Annotated[
+        str, typer.Argument(metavar="CUSTOMER|ADDRESS", help="A ref, or any address of theirs.")
+    ],
+    key: Annotated[str | None, typer.Option("--key", help="The intent with this key.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="T", help='Such as "2h", "3d", or a date.')
+    ] = None,
+    brand: AnyBrand = None,
+    json: Json = False,
+) -> None:
+    """Say why a customer did, or did not, get what was meant for them."""
+    begin = since_moment(since, datetime.now(UTC))
+    found = inspect.why(runtime(), who, brand=brand, key=key, since=begin)
+    if json:
+        print_json(found)
+        return
+    if not found["customers"]:
+        raise Problem(f"Nobody is known by the ref or address {found['who']}.")
+    for customer in found["customers"]:
+        _show_customer(customer)
+    for intent in found["intents"]:
+        show_intent(intent)
+    if found["refusals"]:
+        out.print(_refusals(found["refusals"], title="Not taken"))
+    if not found["intents"] and not found["refusals"]:
+        out.print("Nothing was meant for them" + (" in that time." if since else "."))
+    if found["more"]:
+        out.print("There is more; narrow it with --key or --since.", style="bright_black")
+
+
+def queues(json: Json = False) -> None:
+    """Show what waits, by channel and lane, what is held, and how the accounts are."""
+    state = inspect.queue_state(runtime())
+    if json:
+        print_json(state)
+        return
+    lanes = [
+        (
+            lane["channel"],
+            lane["lane"],
+            _count(lane["due"]),
+            _count(lane["held"]),
+            ", ".join(lane["held_why"]),
+            _count(lane["hinted"]),
+            _count(lane["sending"]),
+            _age(lane["oldest_due_s"]),
+        )
+        for lane in state["lanes"]
+    ]
+    columns = ("channel", "lane", "due#", "held#", "held by", "queued#", "sending#", "oldest due#")
+    out.print(table(columns, lanes) if lanes else "Nothing waits to be sent.")
+    out.print(
+        f"Intents to decide: {_count(state['intents_due'])}. "
+        f"Facts to read: {_count(state['inbox_waiting'])}."
+    )
+    if state["pauses"]:
+        named = ("brand", "channel", "account", "sender", "campaign")
+        rows = [
+            (*(one[name] for name in named), one["reason"], one["actor"], one["started_at"])
+            for one in state["pauses"]
+        ]
+        out.print(table((*named, "reason", "by", "since"), rows, title="Paused"))
+    rows = [
+        (one["name"], one["channel"], one["sandbox"], one["state"], one["until"])
+        for one in state["accounts"]
+    ]
+    out.print(table(("account", "channel", "sandbox", "state", "until"), rows, title="Accounts"))
+
+
+def failed_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -> None:
+    """List deliveries that failed for good, newest first."""
+    rows, more = inspect.failed(runtime(), _brand_id(brand), limit)
+    if json:
+        print_json(rows)
+        return
+    columns = ("id", "intent", "customer", "channel", "account", "tries#", "reason", "at", "replay")
+    shown = [
+        (
+            Text(str(row["id"])),
+            row["intent"],
+            row["customer"],
+            row["channel"],
+            row["account"],
+            row["attempts"],
+            row["reason"],
+            row["failed_at"],
+            row["replayable"],
+        )
+        for row in rows
+    ]
+    _list(columns, shown, "Nothing failed.", more)
+
+
+def failed_show(
+    delivery: Annotated[int, typer.Argument(metavar="ID", help="As `failed list` has it.")],
+    json: Json = False,
+) -> None:
+    """Show one failed delivery and each of its attempts."""
+    found = inspect.failed_one(runtime(), delivery)
+    if found is None:
+        raise Problem(f"No delivery {delivery} has failed.")
+    if json:
+        print_json(found)
+        return
+    tries = found.pop("tries")
+    for name, value in found.items():
+        out.print(Text(f"{name.replace('_', ' '):<14}", style="bright_black"), end="")
+        out.print(Text("-" if value in (None, "") else str(value)), soft_wrap=True)
+    columns = ("try#", "account", "outcome", "reason", "at", "worker", "task")
+    out.print(table(columns, [_try(one) for one in tries], title="Attempts"))
+
+
+def failed_replay(
+    deliveries: Annotated[list[int], typer.Argument(metavar="ID...", help="Which.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept.")] = "",
+    json: Json = False,
+) -> None:
+    """Try failed deliveries again, where their intent is still open."""
+    planned = replay(runtime(), deliveries, Operator(actor(), reason))
+    left = [one for one in deliveries if one not in planned]
+    if json:
+        print_json({"planned": planned, "not_planned": left})
+    else:
+        out.print(f"{plural(len(planned), 'delivery', 'deliveries')} will be tried again.")
+        if left:
+            told = ", ".join(map(str, left))
+            err.print(f"Not tried again: {told} (not failed, or the intent has ended).")
+    if left:
+        raise typer.Exit(FAILED)
+
+
+def refused_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -> None:
+    """List intents that were refused where nobody waited for the answer, newest first."""
+    rows, more = inspect.refused(runtime(), _brand_id(brand), limit)
+    if json:
+        print_json(rows)
+    elif rows:
+        out.print(_refusals(rows))
+        if more:
+            out.print("There are more: --limit shows them.", style="bright_black")
+    else:
+        out.print("Nothing was refused.")
+
+
+def _show_task(task: UUID, json: bool) -> None:
+    rows = inspect.by_task(runtime(), task)
+    if json:
+        print_json(rows)
+        return
+    if not rows:
+        raise Problem(f"No message was tried by a task {task}: it sent nothing, or is none.")
+    columns = ("intent", "channel", "address", "account", "outcome", "reason", "now", "at")
+    shown = [
+        (
+            row["intent"],
+            row["channel"],
+            row["address"],
+            row["account"],
+            row["outcome"],
+            row["reason"],
+            row["state"],
+            row["started_at"],
+        )
+        for row in rows
+    ]
+    out.print(table(columns, shown, title=f"{plural(len(rows), 'message')} of this task"))
+
+
+def _show_customer(customer: dict[str, Any]) -> None:
+    out.print(Text(customer["ref"], style="bold"), f"of brand {customer['brand']}")
+    columns = ("channel", "service", "address", "state", "reason")
+    rows = [[one[name] for name in columns] for one in customer["endpoints"]]
+    out.print(table(columns, rows) if rows else "No channel reaches them.")
+
+
+def _refusals(rows: list[dict[str, Any]], title: str = "") -> Any:
+    columns = ("at", "brand", "sender", "key", "field", "reason")
+    shown = [
+        (row["refused_at"], row["brand"], row["sender"], row["key"], row["field"], row["reason"])
+        for row in rows
+    ]
+    return table(columns, shown, title=title)
+
+
+def _list(columns: tuple[str, ...], rows: list[Any], nothing: str, more: str | None) -> None:
+    out.print(table(columns, rows) if rows else nothing)
+    if more:
+        out.print("There are more: --limit shows them.", style="bright_black")
+
+
+def _try(one: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("number", "account", "outcome", "reason", "started_at", "worker", "task")
+    return tuple(one[name] for name in names)
+
+
+def _brand_id(name: str | None) -> int | None:
+    return None if name is None else brand_called(name).id
+
+
+def _count(count: int) -> Text:
+    return Text(inspect.told(count), style="bold" if count else "bright_black")
+
+
+def _age(seconds: float | None) -> Text:
+    return Text("" if seconds is None else f"{seconds:,.0f} s")
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Problem(
+            f"{text!r} is no id: ids look like 0f8fad5b-d9cb-469f-a165-70867728950e. "
+            "`converge why CUSTOMER --key KEY` finds an intent by its key.",
+            USAGE,
+        ) from None

@@ -1,0 +1,109 @@
+"""What the commands show: tables for people, JSON for programs, progress where somebody watches."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False)
+"""Results."""
+err = Console(stderr=True, highlight=False)
+"""Everything else: progress, problems, advice."""
+
+COLOURS = {
+    "open": "cyan",
+    "seen": "green",
+    "exhausted": "yellow",
+    "expired": "yellow",
+    "cancelled": "bright_black",
+    "failed": "red",
+    "unknown": "magenta",
+    "sent": "blue",
+    "delivered": "blue",
+}
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output: times in ISO 8601, in UTC."""
+    told = orjson.dumps(
+        value,
+        default=str,
+        option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE,
+    )
+    sys.stdout.write(told.decode())
+
+
+def print_json_line(value: Any) -> None:
+    """Print one JSON document on one line."""
+    told = orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+    sys.stdout.write(told.decode())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> Table:
+    """Make a table; a column whose name ends with # holds numbers. Text is shown as it is."""
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="bright_black",
+    )
+    for column in columns:
+        made.add_column(
+            column.rstrip("#"),
+            justify="right" if column.endswith("#") else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        made.add_row(*(cell(value) for value in row))
+    return made
+
+
+def cell(value: Any) -> Text:
+    """One value, as people read it; a state has its colour."""
+    if value is None or value == "":
+        return Text("-", style="bright_black")
+    if isinstance(value, Text):
+        return value
+    if isinstance(value, datetime):
+        return Text(moment(value))
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, float):
+        return Text(f"{value:,.1f}")
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    return Text(str(value), style=COLOURS.get(str(value), ""))
+
+
+def moment(value: datetime) -> str:
+    """A time of today by its hour, any other with its date; in UTC, which it says."""
+    at = value.astimezone(UTC)
+    form = "%H:%M:%SZ" if at.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M:%SZ"
+    return at.strftime(form)
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 intent`, `2,000 intents`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def progress() -> Progress:
+    """A progress bar on standard error; nothing where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=40),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )

@@ -1,0 +1,122 @@
+"""`converge up`: everything on this machine, until it is stopped."""
+
+from collections.abc import Generator
+
+import typer
+from rich.panel import Panel
+from rich.status import Status
+from rich.table import Table
+
+from app.cli.context import DEFAULT_BRAND, declared
+from app.cli.failures import Problem
+from app.cli.machine import Machine, ended_by_signals, one_machine
+from app.cli.screen import err, out
+from app.usecases.apply import difference
+from app.usecases.keys import check_key, create_key
+from config.settings import Settings, load_settings
+
+_Steps = Generator[None, None, None]
+KEY_FILE = "api-key"
+LOG_TAIL = 12
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add the command."""
+    application.command("up", rich_help_panel="Run")(up)
+
+
+def up() -> None:
+    """Start everything on this machine and keep it running until Ctrl-C.
+
+    Without CONVERGE_DATABASE_URL it brings its own Postgres and Redis, with their data in
+    .converge (CONVERGE_DATA_DIR), declares what config/ says and makes an API key.
+    """
+    settings = load_settings()
+    try:
+        with ended_by_signals():
+            _run(settings)
+    except KeyboardInterrupt:  # before everything ran
+        err.print("Stopped.")
+
+
+def _run(settings: Settings) -> None:
+    begin = "Starting Postgres and Redis …" if settings.embedded else "Starting …"
+    with err.status(begin) as status, one_machine(settings) as machine:
+        key = _api_key(machine, settings) if settings.embedded else None
+        ended = machine.run(_until_stopped(machine, status, key))
+        if ended:
+            raise Problem(_why_it_ended(machine))
+    where = f" Its data is in {settings.data_dir}." if settings.embedded else ""
+    err.print(f"Stopped.{where}")
+
+
+def _until_stopped(machine: Machine, status: Status, key: str | None) -> _Steps:
+    for waiting in machine.wait_until_ready():
+        status.update(f"Waiting for {waiting} …")
+        yield
+    status.stop()
+    out.print(_panel(machine, key))
+    for line in machine.moved:
+        out.print(f"Note: {line}", style="yellow")
+    if key is None:
+        _advise(machine)
+    try:
+        while True:
+            yield
+    finally:
+        status.update("Stopping: what is being sent is finished first …")
+        status.start()
+
+
+def _panel(machine: Machine, key: str | None) -> Panel:
+    of = machine.settings
+    user, _, password = of.flower_credentials.partition(":")
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(style="bold")
+    lines.add_column(overflow="fold")
+    lines.add_row("API", machine.api_url)
+    if key is not None:
+        lines.add_row("API key", key)
+    lines.add_row("Flower", f"{machine.flower_url}  (user {user}, password {password})")
+    if machine.has_sandbox:
+        lines.add_row("Sandbox", f"{of.sandbox_url}  (what the people of the sandbox see)")
+    lines.add_row("Log", str(machine.log))
+    lines.add_row("")
+    lines.add_row("Try", "converge customers import examples/customers.csv")
+    lines.add_row("", "converge enqueue examples/intents.jsonl")
+    lines.add_row("", "converge queues")
+    return Panel(
+        lines,
+        title="Converge is running",
+        subtitle="Ctrl-C stops it",
+        title_align="left",
+        subtitle_align="left",
+        border_style="green",
+        expand=False,
+        padding=(1, 2),
+    )
+
+
+def _api_key(machine: Machine, settings: Settings) -> str:
+    """The key of this data folder, made once and kept beside the data for its owner alone."""
+    file = settings.data_dir / KEY_FILE
+    known = file.read_text().strip() if file.exists() else ""
+    if known and check_key(machine.runtime, known):
+        return known
+    brands = machine.runtime.catalog().brands
+    brand = DEFAULT_BRAND if DEFAULT_BRAND in brands else next(iter(brands))
+    key = create_key(machine.runtime, brand, label="converge up", actor="converge up")
+    file.touch(mode=0o600)
+    file.write_text(key + "\n")
+    return key
+
+
+def _advise(machine: Machine) -> None:
+    if difference(machine.runtime, declared(machine.settings.config_dir)):
+        out.print("Note: config/ was changed; `converge apply` shows and loads it.", style="yellow")
+
+
+def _why_it_ended(machine: Machine) -> str:
+    lines = machine.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+    shown = "\n".join(line[:200] for line in lines)
+    return f"A process does not come up, so everything was stopped. The end of its log:\n{shown}"
