@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -145,7 +146,9 @@ class _Batch:
             bound = self._bind(desk)
             customers = self._customers(connection, brand, bound)
             bound = [one for one in bound if one.line not in self.verdicts]
-            contents = bind_contents(self._runtime, brand, bound, customers, self.refuse)
+            contents = bind_contents(
+                self._runtime, connection, brand, bound, customers, self.refuse
+            )
             self._insert(connection, brand, now, customers, contents)
         self.keep_refusals(connection, brand)
 
@@ -298,6 +301,7 @@ class _Batch:
     ) -> None:
         if not rows:
             return
+        rows.sort(key=itemgetter("id"))  # the one order, so that two chunks never deadlock
         new = insert_accepted(connection, brand.id, rows)
         for row in rows:
             if row["id"] in new:

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
+from sqlalchemy import Connection, event
 
 from app.content.problem import ContentRefused
 from app.store.catalog import Brand
@@ -18,6 +19,7 @@ Refuse = Callable[[int, Refusal, Any], None]
 
 def bind_contents(
     runtime: Runtime,
+    connection: Connection,
     brand: Brand,
     bound: Sequence[Bound],
     customers: Mapping[str, CustomerRow],
@@ -45,7 +47,7 @@ def bind_contents(
             continue
         documents[key] = document
         said.append((one, key))
-    ids = _ids(runtime, brand.id, documents)
+    ids = content_ids(runtime, connection, brand.id, documents)
     return [(one, ids[key]) for one, key in said]
 
 
@@ -59,20 +61,33 @@ def _document(
     return runtime.words.templates.resolve(name, customer.locale, brand.default_locale)
 
 
-def _ids(
+def content_ids(
     runtime: Runtime,
+    connection: Connection,
     brand_id: int,
     documents: Mapping[bytes, Mapping[str, Any]],
 ) -> dict[bytes, int]:
-    known = {key: runtime.words.ids.find((brand_id, key)) for key in documents}
-    missing = {key: documents[key] for key, content_id in known.items() if content_id is None}
-    ids = {key: content_id for key, content_id in known.items() if content_id is not None}
+    """The ids of contents by hash; those not known to this process are kept in the ledger.
+
+    What is new is remembered when the connection's transaction has been committed, not before.
+    """
+    ids: dict[bytes, int] = {}
+    missing: dict[bytes, Mapping[str, Any]] = {}
+    for key, document in documents.items():
+        content_id = runtime.words.ids.find((brand_id, key))
+        if content_id is None:
+            missing[key] = document
+        else:
+            ids[key] = content_id
     if missing:
-        # A transaction of its own: what is remembered here must be there even if ours fails.
-        with runtime.engine.begin() as own:
-            kept = keep_contents(own, brand_id, missing)
-        for key, content_id in kept.items():
-            ids[key] = runtime.words.ids.keep((brand_id, key), content_id)
+        new = keep_contents(connection, brand_id, missing)
+        ids |= new
+
+        def remember(_: Connection) -> None:
+            for key, content_id in new.items():
+                runtime.words.ids.keep((brand_id, key), content_id)
+
+        event.listen(connection, "commit", remember, once=True)
     return ids
 
 

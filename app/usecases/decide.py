@@ -60,10 +60,13 @@ def _decide(
         row = rows[intent_id]
         if row["account"]:
             urgent[row["channel"], row["account"]].append(delivery_id)
+    ended: dict[str, list[UUID]] = defaultdict(list)
     for row in rows.values():
         counts[row["verdict"]] += 1
         if row["ended"]:
-            cancel_deliveries(connection, [row["id"]], row["reason"])
+            ended[row["reason"]].append(row["id"])
+    for reason, intent_ids in ended.items():
+        cancel_deliveries(connection, intent_ids, reason)
     return counts, urgent
 
 
