@@ -109,6 +109,14 @@ class AccountHealth:
             return {name: Health() for name in names}
         return {name: _health(row, now) for name, row in zip(names, rows, strict=True)}
 
+    def reachable(self) -> bool:
+        """Say whether Redis answers."""
+        try:
+            with redis_errors():
+                return bool(self._redis.ping())
+        except LimitsUnavailable:
+            return False
+
     def forget(self, account: str) -> None:
         """Close the breaker and forget what was measured: an operator says that it is mended.
 

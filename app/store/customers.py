@@ -150,3 +150,64 @@ def mark_endpoints_invalid(connection: Connection, reasons: Mapping[int, str]) -
              WHERE e.id = r.id AND e.state = 'active'"""),
         {"ids": list(reasons), "reasons": list(reasons.values())},
     )
+
+
+def read_customer(connection: Connection, brand_id: int, ref: str) -> dict[str, Any] | None:
+    """One customer with all endpoints in use or refused by a provider, addresses in full."""
+    row = (
+        connection.execute(
+            text("""
+                SELECT c.ref, c.name, c.locale, c.timezone, c.attributes, c.as_of, c.created_at,
+                       c.updated_at, coalesce((
+                           SELECT jsonb_agg(jsonb_build_object('channel', e.channel, 'service',
+                                      e.service, 'address', e.address, 'state', e.state,
+                                      'reason', e.reason) ORDER BY e.id)
+                             FROM endpoints e
+                            WHERE e.customer_id = c.id AND e.state <> 'removed'), '[]') AS endpoints
+                  FROM customers c WHERE c.brand_id = :brand_id AND c.ref = :ref"""),
+            {"brand_id": brand_id, "ref": ref},
+        )
+        .mappings()
+        .one_or_none()
+    )
+    return None if row is None else dict(row)
+
+
+def lock_customer(connection: Connection, brand_id: int, ref: str) -> int | None:
+    """Lock a customer, so that no intent of theirs is added meanwhile; return the id."""
+    row = connection.execute(
+        text("SELECT id FROM customers WHERE brand_id = :brand_id AND ref = :ref FOR UPDATE"),
+        {"brand_id": brand_id, "ref": ref},
+    ).one_or_none()
+    return None if row is None else int(row.id)
+
+
+def intents_of_customer(connection: Connection, customer_id: int) -> tuple[list[Any], bool]:
+    """The ids of a customer's open intents, and whether there are any intents at all."""
+    rows = connection.execute(
+        text("SELECT id, state FROM intents WHERE customer_id = :id"), {"id": customer_id}
+    ).all()
+    return [row.id for row in rows if row.state == "open"], bool(rows)
+
+
+def remove_customer(connection: Connection, customer_id: int, *, history: bool) -> None:
+    """Remove a locked customer with all endpoints.
+
+    With a history, the row stays under a name that says nothing, and what the intents said of the
+    person is blanked: counts and reasons remain, the person does not.
+    """
+    named = {"id": customer_id}
+    connection.execute(text("DELETE FROM endpoints WHERE customer_id = :id"), named)
+    if not history:
+        connection.execute(text("DELETE FROM customers WHERE id = :id"), named)
+        return
+    connection.execute(
+        text("UPDATE intents SET data = '{}' WHERE customer_id = :id AND data <> '{}'"), named
+    )
+    connection.execute(
+        text("""
+            UPDATE customers SET ref = 'removed:' || gen_random_uuid(), name = NULL, locale = NULL,
+                   timezone = NULL, attributes = '{}', as_of = NULL, updated_at = now()
+             WHERE id = :id"""),
+        named,
+    )

@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.store.customers import upsert_customers
+from app.domain.vocabulary import IntentState
+from app.store import audit
+from app.store.customers import (
+    intents_of_customer,
+    lock_customer,
+    read_customer,
+    remove_customer,
+    upsert_customers,
+)
+from app.store.intents import end_intents
 from app.usecases.addresses import customer_row, merge_rows
 from app.usecases.runtime import Runtime
 from converge_producer import InvalidIntent
@@ -46,3 +55,31 @@ def put_customers(
             status = "kept" if applied[row["ref"]] else "stale"
             verdicts[line] = CustomerVerdict(line, status, row["ref"])
     return [verdicts[line] for line in range(len(documents))]
+
+
+def get_customer(runtime: Runtime, brand_id: int, ref: str) -> dict[str, Any] | None:
+    """What is known of a customer, addresses in full: it is the brand's own record.
+
+    `{"ref", "name", "locale", "timezone", "attributes", "as_of", "created_at", "updated_at",
+    "endpoints": [{"channel", "service", "address", "state", "reason"}]}`.
+    """
+    with runtime.engine.begin() as connection:
+        return read_customer(connection, brand_id, ref)
+
+
+def delete_customer(runtime: Runtime, brand_id: int, ref: str, actor: str) -> bool:
+    """Remove a customer; say whether there was one.
+
+    Open intents are cancelled. Where there is a history, it stays without the person.
+    """
+    with runtime.engine.begin() as connection:
+        customer_id = lock_customer(connection, brand_id, ref)
+        if customer_id is None:
+            return False
+        open_ids, history = intents_of_customer(connection, customer_id)
+        end_intents(connection, open_ids, IntentState.CANCELLED, "customer_removed")
+        remove_customer(connection, customer_id, history=history)
+        audit.note(
+            connection, actor=actor, action="customer.delete", subject={"customer": customer_id}
+        )
+    return True

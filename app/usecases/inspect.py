@@ -28,6 +28,7 @@ from app.usecases.pages import (
 )
 from app.usecases.runtime import Runtime
 from app.usecases.shown import (
+    catalog_of,
     customers_of,
     failed_row,
     head,
@@ -120,7 +121,7 @@ def list_intents(
     if state is not None and state not in list(IntentState):
         raise BadFilter("state", f"there are {', '.join(IntentState)}")
     limit = bounded(limit)
-    catalog = runtime.catalog()
+    catalog = catalog_of(runtime, [{"brand_id": brand_id}])
     brand = catalog.brands_by_id[brand_id]
     names = _senders(catalog, brand)
     wanted = set(names) if senders is None else set(names) & set(senders)
