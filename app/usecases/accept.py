@@ -7,7 +7,7 @@ that comes twice writes nothing twice; one bad intent does not spoil its chunk.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 from uuid import UUID
@@ -30,7 +30,7 @@ from app.store.intents import (
 )
 from app.store.pauses import pauses_in_force
 from app.store.refusals import insert_refusals
-from app.usecases.accounts import choose_account
+from app.usecases.accounts import choose_account, hint_urgent
 from app.usecases.addresses import customer_row, merge_rows
 from app.usecases.binding import Bound, Desk, Refusal, said_of
 from app.usecases.contents import bind_contents
@@ -40,7 +40,6 @@ from converge_producer import InvalidIntent
 from converge_producer import intent_id as id_of
 
 _log = structlog.get_logger(__name__)
-URGENT_BATCH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +132,11 @@ class _Batch:
         self._documents = documents
         self.verdicts: dict[int, Verdict] = {}
         self._urgent: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._now = datetime.now(UTC)
 
     def take(self, connection: Connection) -> None:
         """Do all of it within one transaction."""
-        now = ledger_now(connection)
+        self._now = now = ledger_now(connection)
         catalog = self._runtime.catalog()
         brand = catalog.brands.get(self._submission.brand)
         if brand is None:
@@ -165,15 +165,7 @@ class _Batch:
 
     def hint(self) -> None:
         """Tell the workers about urgent deliveries; all others wait for the dispatcher."""
-        for (channel, account), ids in self._urgent.items():
-            self._runtime.hints.deliver(
-                channel,
-                Urgency.URGENT,
-                [
-                    (account, ids[start : start + URGENT_BATCH])
-                    for start in range(0, len(ids), URGENT_BATCH)
-                ],
-            )
+        hint_urgent(self._runtime, self._urgent, self._now)
 
     def _refuse_all(self) -> None:
         refusal = Refusal(

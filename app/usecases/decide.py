@@ -28,7 +28,7 @@ from app.store.intents import (
     note_decisions,
 )
 from app.store.pauses import pauses_lately
-from app.usecases.accounts import choose_account
+from app.usecases.accounts import choose_account, hint_urgent
 from app.usecases.records import considered_record, verdict_fields
 from app.usecases.runtime import Runtime
 
@@ -38,9 +38,9 @@ _log = structlog.get_logger(__name__)
 def decide_intents(runtime: Runtime, ids: Collection[UUID], cause: str = "due") -> dict[str, int]:
     """Decide those of the intents that are open; return how many of each verdict."""
     with runtime.engine.begin() as connection:
+        now = ledger_now(connection)
         counts, urgent = _decide(runtime, connection, ids, cause)
-    for (channel, account), delivery_ids in urgent.items():
-        runtime.hints.deliver(channel, Urgency.URGENT, [(account, delivery_ids)])
+    hint_urgent(runtime, urgent, now)
     _log.info("decided", cause=cause, **counts)
     return counts
 

@@ -21,22 +21,19 @@ from app.store.deliveries import Flow, Released, Watched
 from app.store.inbox import inbox_waits
 from app.store.intents import ledger_now
 from app.store.pauses import pauses_in_force
-from app.usecases.accounts import usable_accounts
+from app.usecases.accounts import BATCH, batch_size, usable_accounts
 from app.usecases.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 
 TAKE = 5_000
 """Rows that one tick takes of each sort; the next tick goes on."""
-BATCH = 200
 AHEAD_S = 2.0
 """Work is released for about this long ahead of an account's pace."""
 PARALLEL = 8
 """Batches of an account assumed to be in hand at once where only a worker's pace is known."""
 UNMEASURED = 2_000
 MOST_OUTSTANDING = 10_000
-LIMITED_BATCH_S = 0.25
-"""A batch of a rate-limited account holds this much of its rate, so that processes share it."""
 
 
 def dispatch(runtime: Runtime) -> dict[str, int]:
@@ -197,15 +194,6 @@ def _room(account: Account, health: Health) -> int:
     if health.pace_per_s is None:
         return UNMEASURED
     return min(MOST_OUTSTANDING, max(PARALLEL, round(health.pace_per_s * PARALLEL * AHEAD_S)))
-
-
-def batch_size(account: Account, health: Health) -> int:
-    """How many deliveries one hint may name: what takes the account about a second."""
-    if account.rate is not None:
-        return max(1, min(BATCH, round(account.rate * LIMITED_BATCH_S)))
-    if health.pace_per_s is None:
-        return BATCH
-    return max(1, min(BATCH, round(health.pace_per_s)))
 
 
 def _hint(
