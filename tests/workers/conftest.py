@@ -36,6 +36,7 @@ from app.usecases.apply import BrandWish, Declared, apply
 from app.usecases.runtime import Runtime
 from config.settings import Settings
 from converge_producer import Intent, Producer
+from converge_producer.intent import to_document
 from tests.conftest import empty_database
 from workers.fleets import fleet_commands
 
@@ -232,9 +233,11 @@ class Fleet:
         with Producer(self.settings.broker_url, brand="demo") as producer:
             producer.enqueue_many(self.intents(campaign, number, **more))
 
-    def accept_as_test(self, documents: Sequence[Mapping[str, Any]]) -> None:
+    def accept_as_test(self, campaign: str, number: int) -> None:
         """Accept intents of a test key, which go to the sandbox's accounts."""
-        accept(self.runtime, Submission("demo", uuid4(), test=True), documents)
+        documents = [to_document(one) for one in self.intents(campaign, number)]
+        verdicts = accept(self.runtime, Submission("demo", uuid4(), test=True), documents)
+        assert {verdict.status for verdict in verdicts} == {"accepted"}
 
     def accepted(self, campaign: str) -> int:
         return self.count("SELECT count(*) FROM intents WHERE campaign = :c", c=campaign)
