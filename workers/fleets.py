@@ -12,6 +12,7 @@ from config.settings import Settings
 from converge_producer.queues import CONTROL, DECISIONS, FEEDBACK, INTENTS, lane_queue
 from converge_producer.wire import CHANNELS, LANES
 
+URGENT_THREADS = 4
 _CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "workers")
 
 
@@ -58,7 +59,8 @@ def channel(name: str, *channels: str) -> Callable[[Settings], list[Worker]]:
             Worker(
                 f"{name}-{urgent}",
                 tuple(lane_queue(each, urgent) for each in channels),
-                threads=settings.worker_threads,
+                # An urgent batch is small; what it waits for is its provider, not our processor.
+                threads=settings.worker_threads * URGENT_THREADS,
             ),
             Worker(name, waiting, settings.worker_threads, settings.worker_processes),
         ]
