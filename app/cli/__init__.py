@@ -1,5 +1,8 @@
 """The command line, `converge`: for operators, admins and whoever tries Converge out."""
 
-from app.cli.commands import main
 
-__all__ = ["main"]
+def main() -> None:
+    """Run `converge`."""
+    from app.cli.commands import run
+
+    run()

@@ -30,7 +30,7 @@ def _every_command(
     configure_logging("info" if verbose else "warning", "auto" if verbose else "console")
 
 
-def main() -> None:
+def run() -> None:
     """Run `converge`; ends with status 0, 1 (it failed) or 2 (it was not asked rightly)."""
     try:
         application()

@@ -31,8 +31,9 @@ from app.usecases.runtime import Runtime
 from config.settings import Settings, load_settings
 
 ADDRESSES = "addresses.json"
-"""Kept in the data folder: links that were sent lead to these ports, so a second start takes them."""
+"""Kept in the data folder: sent links lead to these ports, so a second start takes them again."""
 LOG = "converge.log"
+LOG_TAIL = 12
 STOP_GRACE_S = 45.0
 READY_LINE = '"worker_ready"'
 _PORT_SETTINGS = {
@@ -84,6 +85,14 @@ class Machine:
         while (waiting := self._not_ready(begin)) and steps < most_s * 10:
             steps += 1
             yield waiting
+
+    def why_it_ended(self) -> str:
+        """Say that a process does not come up, with the end of the log."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+        shown = "\n".join(line[:200] for line in lines)
+        return (
+            f"A process does not come up, so everything was stopped. The end of the log:\n{shown}"
+        )
 
     def _commands(self) -> list[Command]:
         workers = worker_commands("all")

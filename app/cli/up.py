@@ -17,7 +17,6 @@ from config.settings import Settings, load_settings
 
 _Steps = Generator[None, None, None]
 KEY_FILE = "api-key"
-LOG_TAIL = 12
 
 
 def add_to(application: typer.Typer) -> None:
@@ -45,7 +44,7 @@ def _run(settings: Settings) -> None:
         key = _api_key(machine, settings) if settings.embedded else None
         ended = machine.run(_until_stopped(machine, status, key))
         if ended:
-            raise Problem(_why_it_ended(machine))
+            raise Problem(machine.why_it_ended())
     where = f" Its data is in {settings.data_dir}." if settings.embedded else ""
     err.print(f"Stopped.{where}")
 
@@ -114,9 +113,3 @@ def _api_key(machine: Machine, settings: Settings) -> str:
 def _advise(machine: Machine) -> None:
     if difference(machine.runtime, declared(machine.settings.config_dir)):
         out.print("Note: config/ was changed; `converge apply` shows and loads it.", style="yellow")
-
-
-def _why_it_ended(machine: Machine) -> str:
-    lines = machine.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-    shown = "\n".join(line[:200] for line in lines)
-    return f"A process does not come up, so everything was stopped. The end of its log:\n{shown}"
