@@ -78,8 +78,7 @@ class MailSink:
         """Break every connection."""
         for connection in list(self.state.open):
             connection.drop()
-        while self.state.open:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)  # transports close their sockets in the loop's next turns
 
     @contextlib.contextmanager
     def running(self, port: int = 0) -> Iterator[Self]:
@@ -92,9 +91,9 @@ class MailSink:
             asyncio.run_coroutine_threadsafe(self.start(port=port), loop).result(10)
             yield self
         finally:
-            asyncio.run_coroutine_threadsafe(self.stop(), loop).result(10)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
+            stopping = asyncio.run_coroutine_threadsafe(self.stop(), loop)
+            stopping.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+            thread.join(30)
             loop.close()
 
 

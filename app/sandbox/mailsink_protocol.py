@@ -118,6 +118,9 @@ class _Connection(asyncio.Protocol):
 
     def drop(self) -> None:
         self.waiting = True
+        self.sink.open.discard(self)  # in the midst of STARTTLS nobody tells us of the loss
+        for task in self.tasks:
+            task.cancel()
         self.transport.abort()
 
     def work(self) -> None:

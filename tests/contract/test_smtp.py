@@ -271,7 +271,7 @@ def test_a_connection_that_died_in_idleness_is_replaced(way: str) -> None:
 def test_a_connection_that_hangs_after_idleness_is_found_out_before_it_gets_a_message(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _relay(_features(way), max_connections=1, connect_timeout=0.3) as (sink, provider):
+    with _relay(_features(way), max_connections=1, connect_timeout=2) as (sink, provider):
         _send(provider, [_message(1)])
         _grow_old(provider)
         for connection in sink.state.open:
