@@ -16,8 +16,10 @@ from app.usecases.runtime import CatalogCache, Runtime, Timing
 from app.usecases.words import Words
 from config.running import running_settings
 from config.schema import load_toml
-from config.settings import Settings
+from config.settings import Settings, SettingsError
 from converge_producer.publishing import Publisher
+
+__all__ = ["SettingsError", "build", "running_settings", "runtime"]
 
 SEND_SHARE_OF_LEASE = 2 / 3
 
