@@ -24,7 +24,7 @@ from app.cli.machine import Machine, ended_by_signals, one_machine
 from app.cli.screen import err, out
 from app.usecases.accept import Submission, accept
 from app.usecases.customers import put_customers
-from app.usecases.inspect import list_intents, show_intents, summary
+from app.usecases.inspect import list_intents, queue_state, show_intents, summary
 from config.settings import PREFIX, Settings, load_settings
 
 INTERRUPTED = 130
@@ -146,12 +146,17 @@ def _scenario(machine: Machine, watcher: Watcher, progress: Progress) -> _Steps:
     progress.story = _story(machine, brand.id)
     progress.finished = True
     watcher.ends(progress)
-    print_report(progress, len(people))
+    limits = ", ".join(
+        f"{account.rate:.0f} {account.channel} a second"
+        for account in runtime.accounts.values()
+        if account.rate
+    )
+    print_report(progress, len(people), limits)
 
 
 def _look(machine: Machine, watcher: Watcher, progress: Progress, brand_id: int) -> _Steps:
     """Take the figures, show them, and pass a moment."""
-    progress.take(summary(machine.runtime, brand_id))
+    progress.take(summary(machine.runtime, brand_id), queue_state(machine.runtime)["lanes"])
     watcher.shows(progress)
     until = time.monotonic() + LOOK_S
     while time.monotonic() < until:

@@ -14,10 +14,12 @@ from rich.text import Text
 from app.cli.machine import Machine
 from app.cli.screen import COLOURS, out, plural
 from app.cli.story import timeline
+from app.domain.vocabulary import Channel
 from app.usecases.accept import Verdict
 
 PLAIN_EVERY_S = 5.0
-BAR = 46
+BAR = 72
+WIDTH = 78
 _STATES = ("seen", "open", "exhausted", "expired", "cancelled")
 _BAR_COLOURS = {"seen": "green", "open": "cyan", "exhausted": "yellow", "expired": "yellow"}
 
@@ -32,7 +34,8 @@ class Progress:
     refused: list[Verdict] = field(default_factory=list)
     story: dict[str, Any] | None = None
     finished: bool = False
-    most_held: int = 0
+    waiting: int = 0
+    most_waiting: int = 0
     pace: float = 0.0
     fastest: float = 0.0
     _sent: tuple[float, int] = (0.0, 0)
@@ -47,8 +50,8 @@ class Progress:
         """Since the first intent."""
         return time.monotonic() - self.enqueued_at
 
-    def take(self, figures: dict[str, Any]) -> None:
-        """Take new figures; the pace is that of the last second or so."""
+    def take(self, figures: dict[str, Any], lanes: list[dict[str, Any]]) -> None:
+        """Take new figures, and those of the queues; the pace is that of the last second or so."""
         now, sent = time.monotonic(), sum(one["sent"] for one in figures["channels"])
         before, sent_before = self._sent
         if before and now - before >= 1:
@@ -56,7 +59,10 @@ class Progress:
             self.fastest = max(self.fastest, self.pace)
         if not before or now - before >= 1:
             self._sent = now, sent
-        self.most_held = max(self.most_held, figures["held_by_limit"])
+        self.waiting = sum(lane["due"] + lane["hinted"] for lane in lanes)
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        order = list(Channel)
+        figures["channels"].sort(key=lambda one: order.index(one["channel"]))
         self.figures = figures
 
 
@@ -104,14 +110,14 @@ class Watcher:
             self._live.update(_board(progress))
         elif time.monotonic() - self._plain_at > PLAIN_EVERY_S:
             self._plain_at = time.monotonic()
-            out.print(_line(progress))
+            out.print(_line(progress), soft_wrap=True)
 
     def ends(self, progress: Progress) -> None:
         """Leave the last figures."""
         if self._live.is_started:
             self._live.stop()
         else:
-            out.print(_line(progress))
+            out.print(_line(progress), soft_wrap=True)
 
 
 def _line(progress: Progress) -> str:
@@ -145,7 +151,7 @@ def _board(progress: Progress) -> Panel:
         for name, value in (
             ("escalated", figures["escalated"]),
             ("messages/s", round(progress.pace)),
-            ("wait for a permit", figures["held_by_limit"]),
+            ("wait their turn", progress.waiting),
             ("tried again", figures["retries"]),
         )
     )
@@ -154,7 +160,7 @@ def _board(progress: Progress) -> Panel:
         title=f"{plural(figures['intents'], 'intent')} · {progress.elapsed_s:.0f} s",
         title_align="left",
         border_style="cyan",
-        width=74,
+        width=WIDTH,
         padding=(1, 2),
     )
 
@@ -177,16 +183,16 @@ def _channels(figures: dict[str, Any]) -> Table:
     return grid
 
 
-def print_report(progress: Progress, people: int) -> None:
+def print_report(progress: Progress, people: int, limits: str) -> None:
     """Print what came of it all."""
     figures = progress.figures
     out.print(
         Panel(
-            Group(_facts(progress, people), Text(), _channels(figures)),
+            Group(_facts(progress, people, limits), Text(), _channels(figures)),
             title="What came of it",
             title_align="left",
             border_style="green",
-            width=74,
+            width=WIDTH,
             padding=(1, 2),
         )
     )
@@ -195,7 +201,7 @@ def print_report(progress: Progress, people: int) -> None:
     out.print(_next_steps())
 
 
-def _facts(progress: Progress, people: int) -> Table:
+def _facts(progress: Progress, people: int, limits: str) -> Table:
     figures = progress.figures
     states, waited = figures["states"], figures["time_to_seen_s"]
     grid = Table.grid(padding=(0, 2))
@@ -218,13 +224,12 @@ def _facts(progress: Progress, people: int) -> Table:
     )
     grid.add_row(
         "Trouble",
-        f"{figures['retries']:,} tried again, {figures['failed']:,} failed for good, "
-        f"{figures['crossed']:,} crossed with an answer",
+        f"{figures['failed']:,} bounced or failed, {figures['retries']:,} tried again, "
+        f"{figures['crossed']:,} crossed",
     )
     grid.add_row(
         "Limits",
-        f"up to {progress.most_held:,} waited for a permit; "
-        f"{figures['rate_limited']:,} put off by a provider",
+        f"{limits}; up to {progress.most_waiting:,} messages waited their turn",
     )
     for verdict in progress.refused:
         grid.add_row("Refused", f"{verdict.key}: {verdict.field}: {verdict.reason}")
@@ -237,22 +242,29 @@ def _told(story: dict[str, Any]) -> Panel:
         title=f"One of them: {story['key']}",
         title_align="left",
         border_style="blue",
+        width=WIDTH,
         padding=(1, 1),
     )
 
 
 def _next_steps() -> Panel:
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column(style="bright_black", overflow="fold")
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(style="bright_black")
     for command, why in (
-        ("converge up", "the same, kept running, with your own data"),
+        ("converge up", "the same, kept running"),
         ("converge customers import examples/customers.csv", ""),
-        ("converge enqueue examples/intents.jsonl", "messages for them"),
-        ("converge why cust-017", "what somebody got, and why"),
+        ("converge enqueue examples/intents.jsonl", ""),
+        ("converge why cust-017", "what they got, and why"),
         ("converge queues", "what waits"),
+        ("converge --help", "everything else"),
     ):
         grid.add_row(command, why)
     return Panel(
-        grid, title="Try next", title_align="left", border_style="bright_black", padding=(1, 2)
+        grid,
+        title="Try next",
+        title_align="left",
+        border_style="bright_black",
+        width=WIDTH,
+        padding=(1, 2),
     )

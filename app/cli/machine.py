@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,15 +82,15 @@ class Machine:
         """Yield what is waited for, until everything answers; after `most_s` go on regardless."""
         # The log of an earlier run is not about these processes.
         begin = self.log.stat().st_size if self.log.exists() else 0
-        steps = 0
-        while (waiting := self._not_ready(begin)) and steps < most_s * 10:
-            steps += 1
+        deadline = time.monotonic() + most_s
+        while (waiting := self._not_ready(begin)) and time.monotonic() < deadline:
             yield waiting
 
     def why_it_ended(self) -> str:
         """Say that a process does not come up, with the end of the log."""
-        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-        shown = "\n".join(line[:200] for line in lines)
+        lines = self.log.read_text(errors="replace").splitlines()
+        said = [line[:200] for line in lines if line and not line.startswith("worker: ")]
+        shown = "\n".join(said[-LOG_TAIL:])
         return (
             f"A process does not come up, so everything was stopped. The end of the log:\n{shown}"
         )

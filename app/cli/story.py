@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from app.cli.screen import COLOURS, moment, out, table
+from app.cli.screen import COLOURS, moment, out
 
 _WHAT = {
     "accepted": "white",
@@ -40,25 +41,16 @@ def show_intent(found: dict[str, Any], console: Console = out) -> None:
     console.print()
 
 
-def timeline(found: dict[str, Any]) -> Group:
-    """What happened, a line each, in order."""
-    lines = [
-        Text.assemble(
-            (f"  {moment(one['at'])}  ", "bright_black"),
-            (f"{one['what']:<9}", _WHAT.get(one["what"], "")),
-            one["text"],
-            overflow="fold",
-        )
-        for one in found["timeline"]
-    ]
-    return Group(*lines)
-
-
-def deliveries(found: dict[str, Any]) -> Any:
-    """The deliveries of an intent as a table."""
-    columns = ("step", "channel", "address", "account", "state", "reason", "handed over")
-    names = ("step", "channel", "address", "account", "state", "reason", "handed_over_at")
-    return table(columns, [[one[name] for name in names] for one in found["deliveries"]])
+def timeline(found: dict[str, Any]) -> Table:
+    """What happened, in order."""
+    grid = Table.grid(padding=(0, 1), pad_edge=True)
+    grid.add_column(style="bright_black", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for one in found["timeline"]:
+        what = Text(one["what"], style=_WHAT.get(one["what"], ""))
+        grid.add_row(moment(one["at"]), what, Text(one["text"]))
+    return grid
 
 
 def _about(found: dict[str, Any]) -> str:

@@ -99,7 +99,7 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 @pytest.fixture
-def site(house: House) -> Iterator[Site]:  # noqa: F811  # a fixture of the store's tests
+def site(house: House) -> Iterator[Site]:
     """The API of `house`, with customer `ada` in it."""
     key = create_key(house.runtime, "demo")
     with serving(create(house.runtime, max_bytes=MAX_BYTES)) as url:

@@ -1,0 +1,169 @@
+"""Converge as a user runs it: `converge up` in a folder of its own, shared by the tests here."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.api import house, sink, site  # noqa: F401  # fixtures
+
+ROOT = Path(__file__).parents[2]
+CONVERGE = Path(sys.executable).with_name("converge")
+READY_WITHIN_S = 100.0
+T = TypeVar("T")
+
+
+def environment(**settings: str | Path) -> dict[str, str]:
+    """This machine's variables, with no settings of Converge but these (without the prefix)."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CONVERGE_")}
+    given = {f"CONVERGE_{name}": str(value) for name, value in settings.items()}
+    return {**kept, "COLUMNS": "200", **given}
+
+
+def run_converge(
+    *arguments: str | Path, stdin: str | bytes = b"", **settings: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end; nothing that it does is expected to take long."""
+    done = subprocess.run(
+        [CONVERGE, *arguments],
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        env=environment(**settings),
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    told = subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+    assert "Traceback" not in told.stderr, told.stderr
+    return told
+
+
+def wait_for(what: Callable[[], T | None], why: str, most_s: float = 30.0) -> T:
+    """Wait until `what` returns something true, and return that."""
+    deadline = time.monotonic() + most_s
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {most_s:.0f} s: {why}")
+
+
+@dataclass
+class Converge:
+    """A running `converge up`."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """The ports that it chose."""
+        found: dict[str, int] = json.loads((self.folder / "data/addresses.json").read_text())
+        return found
+
+    @property
+    def key(self) -> str:
+        """The API key that it made."""
+        return (self.folder / "data/api-key").read_text().strip()
+
+    def url(self, name: str) -> str:
+        """Where `api_port`, `flower_port` or `sandbox_url` answers."""
+        return f"http://127.0.0.1:{self.addresses[name]}"
+
+    def run(
+        self, *arguments: str | Path, stdin: str | bytes = b""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command beside it."""
+        return run_converge(*arguments, stdin=stdin, DATA_DIR=self.folder / "data")
+
+    def json(self, *arguments: str | Path) -> Any:
+        """What a command prints with `--json`, and nothing else."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def enqueue(self, *intents: dict[str, Any]) -> list[dict[str, Any]]:
+        """Enqueue intents; return the verdicts."""
+        lines = "".join(json.dumps(intent) + "\n" for intent in intents)
+        done = self.run("enqueue", "-", "--json", stdin=lines)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def screen(self, address: str) -> list[dict[str, Any]]:
+        """What an address got in the sandbox."""
+        answer = requests.get(f"{self.url('sandbox_url')}/state", params={"to": address}, timeout=5)
+        messages: list[dict[str, Any]] = answer.json()["messages"]
+        return messages
+
+    def family(self) -> list[psutil.Process]:
+        """Every process of it: children, and the servers, which are sessions of their own."""
+        servers = json.loads((self.folder / "data/servers.json").read_text())["servers"]
+        pids = [each["pid"] for each in servers.values()]
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return found + [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+
+    def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
+        """Stop it as Ctrl-C does; return the exit status."""
+        self.process.send_signal(with_signal)
+        return self.process.wait(60)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that the user whom Postgres runs as may pass (pytest's own is closed to others)."""
+    folder = Path(tempfile.mkdtemp(prefix="converge-e2e-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Converge]:
+    """Run `converge up` on the data of `folder` until the block ends."""
+    output = folder / "output.txt"
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [CONVERGE, "up"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(DATA_DIR=folder / "data", WORKER_PROCESSES="1"),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    converge = Converge(folder, process, output)
+    try:
+        wait_for(
+            lambda: "Converge is running" in output.read_text() or process.poll() is not None,
+            "Converge runs",
+            READY_WITHIN_S,
+        )
+        assert process.poll() is None, output.read_text()
+        yield converge
+    finally:
+        if process.poll() is None:
+            converge.stop()
+
+
+@pytest.fixture(scope="session")
+def converge() -> Iterator[Converge]:
+    """A Converge that runs for all tests of this folder; they use customers of their own."""
+    with open_folder() as folder, running(folder) as running_converge:
+        yield running_converge

@@ -1,0 +1,54 @@
+"""`converge up`: everything starts, works, stops without a trace, and finds its data again."""
+
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.conftest import open_folder, run_converge, running, wait_for
+
+
+@pytest.mark.timeout(300)
+def test_a_stop_leaves_no_process_and_a_second_start_finds_the_data() -> None:
+    with open_folder() as folder:
+        with running(folder) as first:
+            key, ports = first.key, first.addresses
+            assert key in first.output.read_text(), "the key is printed"
+            verdict = first.enqueue(
+                {"to": {"ref": "kept", "email": "ignore@sandbox.example"}, "key": "kept-1",
+                 "topic": "orders", "text": "x", "content": {"text": "Hello"}}
+                | {"policy": "email-only"}
+            )
+            assert verdict[0]["status"] == "refused", "an unknown field is named"
+            assert verdict[0]["field"] == "text"
+            family = first.family()
+            assert len(family) > 8
+            again = run_converge("up", DATA_DIR=folder / "data")
+            assert again.returncode == 1
+            assert "belongs to another running Converge" in again.stderr
+            assert first.stop(signal.SIGTERM) == 0
+            assert "Stopped." in first.output.read_text()
+            assert [one for one in family if one.is_running() and one.status() != "zombie"] == []
+        with running(folder) as second:
+            assert second.key == key
+            assert second.addresses == ports, "links that were sent still lead here"
+            answer = requests.get(
+                f"{second.url('api_port')}/v1/intents",
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=5,
+            )
+            assert answer.status_code == 200
+            assert second.stop(signal.SIGINT) == 0
+
+
+def test_a_port_set_by_hand_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_converge("up", DATA_DIR=tmp_path / "data", API_PORT=str(port))
+    assert done.returncode == 1
+    assert f"Port {port} (API) is taken" in done.stderr
+    assert "CONVERGE_API_PORT" in done.stderr
+    assert not (tmp_path / "data").exists()
