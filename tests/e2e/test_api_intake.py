@@ -209,7 +209,7 @@ def test_a_test_key_touches_no_live_intent(site: Site) -> None:
     site.problem(site.post("/v1/intents", intent(key="test"), key=test_key), 422, "to")
 
 
-def test_a_ledger_that_is_away_is_said_and_nothing_leaks(site: Site) -> None:
+def test_a_fault_of_ours_tells_nothing_of_it(site: Site) -> None:
     assert site.get("/v1/intents").status_code == 200  # the key is remembered
     site.house.execute("ALTER TABLE intents RENAME TO elsewhere")
     try:
