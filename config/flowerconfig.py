@@ -21,9 +21,9 @@ natural_time = False
 persistent = False
 tasks_columns = "name,uuid,state,args,result,received,runtime,worker"
 
-# "<200 email deliveries, relay-1>" and "sent 180, retry 15, rejected 5"
+# "<200 email deliveries, relay-1>", and "sent 180, retry 15, rejected 5" or "nothing"
 _OUR_ARGUMENTS = re.compile(r"<[^<>]*>")
-_OUR_RESULT = re.compile(r"'?[a-z_ ]+ \d+(, [a-z_ ]+ \d+)*'?")
+_OUR_RESULT = re.compile(r"'?(?:nothing|[a-z_ ]+ \d+(?:, [a-z_ ]+ \d+)*)'?")
 
 
 def format_task(task: Any) -> Any:

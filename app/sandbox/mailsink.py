@@ -74,6 +74,14 @@ class MailSink:
             self._server.close()
         await self.drop_connections()
 
+    async def _end(self) -> None:
+        """Stop, and break also those connections that were just being accepted."""
+        await self.stop()
+        while accepting := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(accepting)
+        await asyncio.sleep(0)
+        await self.drop_connections()
+
     async def drop_connections(self) -> None:
         """Break every connection."""
         for connection in list(self.state.open):

@@ -1,6 +1,8 @@
 """SMTP beyond the common contract, against the mail sink."""
 
 import asyncio
+import email
+import email.policy
 import socket
 import ssl
 import threading
@@ -153,12 +155,20 @@ def test_the_commands_go_in_one_write_and_chunks_need_no_data() -> None:
 # -- what a server offers ------------------------------------------------------------------------
 
 
-def test_eight_bit_needs_8bitmime() -> None:
-    body = "Subject: x\r\n\r\nÉtÉ\r\n".encode()
-    with _relay(Features(eight_bit=False)) as (_, provider):
+def test_a_server_without_8bitmime_gets_the_same_text_in_seven_bits() -> None:
+    body = (
+        "From: a@shop.example\r\nTo: b@example.com\r\nSubject: Order\r\nMIME-Version: 1.0\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        "Grüße, 5 €\r\n"
+    ).encode()
+    with _relay(Features(eight_bit=False)) as (sink, provider):
         outcomes = _send(provider, [_message(1, mime=body, eight_bit=True), _message(2)])
-    assert outcomes[0] == Rejected("smtp_8bitmime_not_offered", Blame.CONTENT)
-    assert isinstance(outcomes[1], Accepted)
+    assert [type(outcome) for outcome in outcomes] == [Accepted, Accepted]
+    [arrived] = [one.mime for one in sink.messages if b"Order" in one.mime]
+    assert arrived.isascii()
+    parsed = email.message_from_bytes(arrived, policy=email.policy.SMTP)
+    assert parsed.get_content().splitlines() == ["Grüße, 5 €"]
+    assert parsed["Subject"] == "Order"
 
 
 def test_what_exceeds_size_is_not_even_tried() -> None:

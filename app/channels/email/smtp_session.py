@@ -7,13 +7,15 @@ have it: `Ambiguous` once its last byte left us without a reply, `Retryable` bef
 """
 
 import contextlib
+import email
+import email.policy
 import re
 import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from app.channels.contract import Accepted, Ambiguous, Blame, Outcome, Rejected, Retryable
@@ -112,6 +114,8 @@ class Session:
         if unfit:
             self.verdicts.append((job, Rejected(*unfit)))
             return
+        if job.eight_bit and not self._eight_bit:
+            job = replace(job, mime=seven_bit(job.mime), eight_bit=False)
         self.messages_left -= 1
         transaction = _Transaction(job)
         if self._dirty or (self._chunking and self._open):
@@ -167,8 +171,6 @@ class Session:
             self._expected.append((step, transaction))
 
     def _unfit(self, job: Job) -> tuple[str, Blame] | None:
-        if job.eight_bit and not self._eight_bit:
-            return "smtp_8bitmime_not_offered", Blame.CONTENT
         if job.needs_utf8 and not self._utf8:
             return "smtp_smtputf8_not_offered", Blame.RECIPIENT
         if self._size and self._size.isdigit() and 0 < int(self._size) < len(job.mime):
@@ -313,6 +315,12 @@ class Session:
                 self.sock.send(b"QUIT\r\n")
         self.alive = False
         self.sock.close()
+
+
+def seven_bit(mime: bytes) -> bytes:
+    """Encode every 8bit part anew, as RFC 6152 3 has it for servers without 8BITMIME."""
+    policy = email.policy.SMTP.clone(cte_type="7bit")
+    return email.message_from_bytes(mime, policy=policy).as_bytes()
 
 
 def whole_lines(mime: bytes) -> bytes:
