@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.api.schemas import SCHEMAS
+from app.domain.masking import masked
 from converge_producer.customer import CUSTOMER_CHECKS
 from converge_producer.wire import _CONTENT_CHECKS, _INTENT_CHECKS, validate_intent
 from tests.e2e.api import Site, intent
@@ -202,6 +203,4 @@ def _refs(value: Any) -> Iterator[str]:
     ],
 )
 def test_addresses_are_shown_masked(address: str, shown: str) -> None:
-    from app.domain.masking import masked
-
     assert masked(address) == shown
