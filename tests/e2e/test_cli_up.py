@@ -4,11 +4,10 @@ import signal
 import socket
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
-from tests.e2e.conftest import open_folder, run_converge, running, wait_for
+from tests.e2e.conftest import open_folder, run_converge, running
 
 
 @pytest.mark.timeout(300)
@@ -18,8 +17,13 @@ def test_a_stop_leaves_no_process_and_a_second_start_finds_the_data() -> None:
             key, ports = first.key, first.addresses
             assert key in first.output.read_text(), "the key is printed"
             verdict = first.enqueue(
-                {"to": {"ref": "kept", "email": "ignore@sandbox.example"}, "key": "kept-1",
-                 "topic": "orders", "text": "x", "content": {"text": "Hello"}}
+                {
+                    "to": {"ref": "kept", "email": "ignore@sandbox.example"},
+                    "key": "kept-1",
+                    "topic": "orders",
+                    "text": "x",
+                    "content": {"text": "Hello"},
+                }
                 | {"policy": "email-only"}
             )
             assert verdict[0]["status"] == "refused", "an unknown field is named"
