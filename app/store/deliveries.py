@@ -155,7 +155,7 @@ def take_back(
         text("""
             UPDATE deliveries SET state = 'planned', reason = coalesce(:reason, reason),
                    due_at = now() + make_interval(secs => :after)
-             WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'queued'"""),
+             WHERE id = ANY(CAST(:ids AS bigint[])) AND state || '' = 'queued'"""),
         {"ids": list(ids), "after": after_s, "reason": reason},
     )
 
@@ -204,10 +204,12 @@ def claim(
     return [Claimed(*row) for row in rows]
 
 
+# `state || ''` keeps the planner off the partial index of queued rows: by statistics that are a
+# moment old it is nearly empty, and every claim would read all of it instead of its own rows.
 _CLAIM = """
     WITH picked AS MATERIALIZED (
         SELECT id FROM deliveries
-         WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'queued' AND account = :account
+         WHERE id = ANY(CAST(:ids AS bigint[])) AND state || '' = 'queued' AND account = :account
          ORDER BY id FOR UPDATE SKIP LOCKED
     )
     UPDATE deliveries d SET state = 'sending', claim_token = :token,
@@ -229,7 +231,8 @@ _END_UNCLAIMABLE = """
                          ELSE 'endpoint_' || e.state END,
            due_at = CASE WHEN i.state = 'open' AND i.expires_at > now() THEN now() END
       FROM intents i, endpoints e
-     WHERE d.id = ANY(CAST(:ids AS bigint[])) AND d.state = 'queued' AND d.account = :account
+     WHERE d.id = ANY(CAST(:ids AS bigint[])) AND d.state || '' = 'queued'
+       AND d.account = :account
        AND i.id = d.intent_id AND e.id = d.endpoint_id
        AND (i.state <> 'open' OR i.expires_at <= now() OR e.state <> 'active')"""
 
@@ -259,7 +262,8 @@ def settle(
     A row is `{"id", "state", "due_at", "reason", "attempts", "account", "receipt_ref", "outcome",
     "outcome_reason", "ref", "started_at", "finished_at"}`; `outcome` null is no attempt (the row
     was put back before it was tried). A delivery whose lease ended meanwhile (`unknown`) is still
-    settled by the token that it was claimed under; every attempt is recorded in any case.
+    settled by the token that it was claimed under; every attempt is recorded in any case, and one
+    heard of after its lease keeps `lease_ended` as its reason where it has no other.
     """
     done = connection.execute(
         text(_SETTLE),
@@ -291,7 +295,9 @@ _SETTLE = """
                finished_at, :task_id, :worker
           FROM rows WHERE outcome IS NOT NULL
         ON CONFLICT (delivery_id, claim_token) DO UPDATE SET outcome = excluded.outcome,
-            reason = excluded.reason, ref = excluded.ref, finished_at = excluded.finished_at
+            reason = coalesce(excluded.reason, attempts.reason), ref = excluded.ref,
+            started_at = excluded.started_at, finished_at = excluded.finished_at,
+            task_id = excluded.task_id, worker = excluded.worker
     )
     UPDATE deliveries d SET
            state = CASE WHEN i.state <> 'open' AND r.state IN ('planned', 'unknown')

@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 TAKE = 5_000
 """Rows that one tick takes of each sort; the next tick goes on."""
+AT_ONCE = 2_000
+"""Rows released by one statement, so that workers need not wait for all of them."""
 AHEAD_S = 2.0
 """Work is released for about this long ahead of an account's pace."""
 PARALLEL = 8
@@ -136,10 +138,9 @@ def _release_channel(runtime: Runtime, channel: Channel, *, test: bool) -> int:
             # An urgent lane minds what is out on its own lane alone, so bulk never fills it.
             room -= taken.get((account.name, lane), 0)
             free = [flow for flow in flows[lane] if not _paused(flow, channel, pauses)]
-            done = _release_lane(runtime, channel, lane, account, free, room)
-            _hint(runtime, channel, lane, done, health)
-            released += len(done)
-            room -= len(done)
+            done = _release_lane(runtime, channel, lane, account, free, room, health)
+            released += done
+            room -= done
     return released
 
 
@@ -150,13 +151,14 @@ def _release_lane(
     account: Account,
     flows: list[Flow],
     room: int,
-) -> list[Released]:
-    """Let the flows of a lane take turns at an account's room."""
-    done: list[Released] = []
+    health: dict[str, Health],
+) -> int:
+    """Let the flows of a lane take turns at an account's room; each part is hinted at once."""
+    released = 0
     while flows and room > 0:
         # Where there are more flows than room, chance decides whose turn it is.
         turn = random.sample(flows, min(len(flows), room))
-        share = room // len(turn)
+        share = max(1, min(room, AT_ONCE) // len(turn))
         with runtime.engine.begin() as connection:
             got = deliveries.release(
                 connection,
@@ -167,11 +169,12 @@ def _release_lane(
                 [(flow, share) for flow in turn],
                 runtime.timing.hint_lost,
             )
-        done += got
+        _hint(runtime, channel, lane, got, health)
+        released += len(got)
         room -= len(got)
-        if len(got) < len(turn) * share // 2 or len(turn) == 1:
+        if len(got) * 2 <= len(turn) * share:
             break  # most of what was due is out; the next tick comes soon
-    return done
+    return released
 
 
 def _paused(flow: Flow, channel: str, pauses: Iterable[Pause]) -> bool:
@@ -190,7 +193,7 @@ def _paused(flow: Flow, channel: str, pauses: Iterable[Pause]) -> bool:
 def _room(account: Account, health: Health) -> int:
     """How many deliveries may be out for an account: about two seconds of what it takes."""
     if account.rate is not None:
-        return max(1, round(account.rate * AHEAD_S))
+        return min(MOST_OUTSTANDING, max(1, round(account.rate * AHEAD_S)))
     if health.pace_per_s is None:
         return UNMEASURED
     return min(MOST_OUTSTANDING, max(PARALLEL, round(health.pace_per_s * PARALLEL * AHEAD_S)))
