@@ -30,7 +30,10 @@ def test_a_bad_recipient_fails_alone_and_escalates_at_once(house: House) -> None
     house.tick()
     house.work()
     assert len(house.sink.messages) == 2
-    rows = house.rows("SELECT state, reason FROM deliveries WHERE channel = 'email' ORDER BY id")
+    rows = house.rows(
+        "SELECT d.state, d.reason FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id"
+        " WHERE d.channel = 'email' ORDER BY e.address"
+    )
     assert [row.state for row in rows] == ["sent", "failed", "sent"]
     assert "5.1.1" in rows[1].reason
     [endpoint] = house.rows("SELECT state, reason FROM endpoints WHERE state <> 'active'")
