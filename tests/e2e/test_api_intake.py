@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import requests
+from structlog.testing import capture_logs
 
 from app.usecases.keys import create_key, revoke
 from converge_producer import Intent, Producer, Refused
@@ -213,10 +214,13 @@ def test_a_fault_of_ours_tells_nothing_of_it(site: Site) -> None:
     assert site.get("/v1/intents").status_code == 200  # the key is remembered
     site.house.execute("ALTER TABLE intents RENAME TO elsewhere")
     try:
-        answer = site.post("/v1/intents", intent(key="991"))
+        with capture_logs() as logs:
+            answer = site.post("/v1/intents", intent(key="991"))
     finally:
         site.house.execute("ALTER TABLE elsewhere RENAME TO intents")
     problem = site.problem(answer, 500, None)
     assert "elsewhere" not in answer.text
     assert "SELECT" not in json.dumps(problem)
+    [logged] = [one for one in logs if one["log_level"] == "error"]
+    assert (logged["event"], logged["route"]) == ("request_failed", "/v1/intents")
     requests.get(site.url + "/healthz", timeout=5).raise_for_status()
