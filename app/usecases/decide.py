@@ -77,10 +77,8 @@ def _rows(
     now: datetime,
     cause: str,
 ) -> list[dict[str, Any]]:
-    policies = runtime.catalog().policies_by_id
-    if any(intent.policy_id not in policies for intent in intents):
-        runtime.catalog.forget()
-        policies = runtime.catalog().policies_by_id
+    named = {intent.policy_id for intent in intents}
+    policies = runtime.catalog.knowing(policies=named).policies_by_id
     endpoints = customer_endpoints(connection, {intent.customer_id for intent in intents})
     pauses = pauses_lately(connection)
     rows = []

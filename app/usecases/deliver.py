@@ -23,6 +23,7 @@ from app.domain.vocabulary import DeliveryState, Kind
 from app.limits.connection import LimitsUnavailable
 from app.limits.rate import Grant, Limit
 from app.store import deliveries
+from app.store.catalog import Catalog
 from app.store.customers import mark_endpoints_invalid
 from app.store.deliveries import Claimed
 from app.store.pauses import pauses_in_force
@@ -84,8 +85,12 @@ def deliver(runtime: Runtime, account_name: str, ids: Sequence[int], hand: Hand)
         return {"claimed": 0}
     clock = Clock(claimed[0].claimed_at, time.monotonic())
     deadline = clock.ticked + runtime.timing.send
-    tried = _send_paced(runtime, account, claimed, clock, deadline)
-    moved = _settle(runtime, account, token, tried, clock, hand)
+    # All that settling needs is at hand before anything leaves.
+    catalog = runtime.catalog.knowing(
+        policies={one.policy_id for one in claimed}, senders={one.sender_id for one in claimed}
+    )
+    tried = _send_paced(runtime, catalog, account, claimed, clock, deadline)
+    moved = _settle(runtime, catalog, account, token, tried, clock, hand)
     failed = [intent_id for _, intent_id, state in moved if state == DeliveryState.FAILED]
     if failed:
         runtime.hints.decide(list(dict.fromkeys(failed)))
@@ -122,13 +127,14 @@ def _claim(runtime: Runtime, account: Account, ids: Sequence[int], token: UUID) 
 
 def _send_paced(
     runtime: Runtime,
+    catalog: Catalog,
     account: Account,
     claimed: list[Claimed],
     clock: Clock,
     deadline: float,
 ) -> list[Tried]:
     """Render and send, each message at the slot that its permit names."""
-    rendered = render(runtime, account, claimed)
+    rendered = render(runtime, catalog, account, claimed)
     tried: list[Tried] = []
     ready: list[tuple[Claimed, Message]] = []
     for one, message in zip(claimed, rendered, strict=True):
@@ -140,7 +146,7 @@ def _send_paced(
     if not ready:
         return tried
     asked = time.monotonic()
-    grant = _permits(runtime, account, [one for one, _ in ready])
+    grant = _permits(runtime, catalog, account, [one for one, _ in ready])
     now = clock.now()
     for one, _ in ready[grant.granted :]:
         tried.append(Tried(one, None, now, now, wait_s=grant.retry_after_s))
@@ -183,14 +189,15 @@ def _send_slices(
     return tried
 
 
-def _permits(runtime: Runtime, account: Account, claimed: Sequence[Claimed]) -> Grant:
+def _permits(
+    runtime: Runtime, catalog: Catalog, account: Account, claimed: Sequence[Claimed]
+) -> Grant:
     """Ask for permits of the account and of the senders, all of which must allow a message."""
     limits = []
     if account.rate is not None:
         limits.append(Limit(f"account:{account.name}", account.rate))
-    senders = runtime.catalog().senders_by_id
     for sender_id in sorted({one.sender_id for one in claimed}):
-        rate = senders[sender_id].settings.get("rate_per_s") if sender_id in senders else None
+        rate = catalog.senders_by_id[sender_id].settings.get("rate_per_s")
         if rate:
             limits.append(Limit(f"sender:{sender_id}:{account.channel.value}", float(rate)))
     try:
@@ -216,6 +223,7 @@ def _note_health(
 
 def _settle(
     runtime: Runtime,
+    catalog: Catalog,
     account: Account,
     token: UUID,
     tried: Sequence[Tried],
@@ -232,7 +240,6 @@ def _settle(
         if other.name != account.name
     ]
     elsewhere = runtime.healthy(elsewhere, clock.now())
-    policies = runtime.catalog().policies_by_id
     rows = []
     invalid: dict[int, str] = {}
     for one in tried:
@@ -242,7 +249,7 @@ def _settle(
             kind=Kind(claimed.kind),
             expires_at=claimed.expires_at,
             lease_until=claimed.claimed_at + timedelta(seconds=runtime.timing.lease),
-            timeout=policies[claimed.policy_id].timeout(claimed.step),
+            timeout=catalog.policies_by_id[claimed.policy_id].timeout(claimed.step),
             elsewhere=bool(elsewhere),
             idempotent=account.traits.idempotent,
         )

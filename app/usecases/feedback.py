@@ -195,12 +195,13 @@ def _record(
 
 def _seen(runtime: Runtime, new: Sequence[Fact]) -> list[dict[str, Any]]:
     """The surest fact of each intent that its policy takes as seen."""
-    policies = runtime.catalog().policies_by_id
+    named = {fact.spoken.policy_id for fact in new}
+    policies = runtime.catalog.knowing(policies=named).policies_by_id
     best: dict[UUID, tuple[Evidence, Fact]] = {}
     for fact in new:
         evidence = evidence_of(fact.event)
-        policy = policies.get(fact.spoken.policy_id)
-        if evidence is None or policy is None or not satisfies(evidence, policy.seen_at):
+        seen_at = policies[fact.spoken.policy_id].seen_at
+        if evidence is None or not satisfies(evidence, seen_at):
             continue
         known = best.get(fact.spoken.intent_id)
         if known is None or evidence > known[0]:

@@ -16,7 +16,7 @@ from app.content.problem import ContentRefused
 from app.content.text import compile_text
 from app.domain.tokens import Links
 from app.domain.vocabulary import Channel, Kind
-from app.store.catalog import Sender
+from app.store.catalog import Catalog, Sender
 from app.store.deliveries import Claimed
 from app.usecases.runtime import Runtime
 
@@ -33,18 +33,17 @@ class Unsayable:
 
 
 def render(
-    runtime: Runtime, account: Account, claimed: Sequence[Claimed]
+    runtime: Runtime, catalog: Catalog, account: Account, claimed: Sequence[Claimed]
 ) -> list[Message | Unsayable]:
     """Render a batch for one account, in order; what cannot be said does not stop the others."""
     ids = {one.content_id for one in claimed}
     with runtime.engine.begin() as connection:
         documents = runtime.words.load(connection, ids)
-    senders = runtime.catalog().senders_by_id
     date = mail_date(claimed[0].claimed_at)
     links: dict[Any, Links] = {}
     rendered: list[Message | Unsayable] = []
     for one in claimed:
-        sender = senders[one.sender_id]
+        sender = catalog.senders_by_id[one.sender_id]
         link = links.get(one.expires_at)
         if link is None:
             words = runtime.words

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -37,6 +37,16 @@ class CatalogCache:
                     self._catalog = load_catalog(connection)
                 self._loaded_at = time.monotonic()
             return self._catalog
+
+    def knowing(self, *, policies: Iterable[int] = (), senders: Iterable[int] = ()) -> Catalog:
+        """The catalog, read anew where it lacks one of these ids: it was declared just now."""
+        catalog = self()
+        missing = set(policies) - catalog.policies_by_id.keys()
+        missing |= set(senders) - catalog.senders_by_id.keys()
+        if missing:
+            self.forget()
+            catalog = self()
+        return catalog
 
     def forget(self) -> None:
         """Read the catalog anew at the next look."""

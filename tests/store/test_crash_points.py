@@ -15,11 +15,13 @@ from uuid import NAMESPACE_DNS, uuid4, uuid5
 import orjson
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from app.domain.tokens import Purpose
 from app.store.inbox import TRACKING, put_inbox
+from app.usecases import deliver
 from app.usecases.accept import Submission, accept
-from app.usecases.apply import apply
+from app.usecases.apply import Declared, apply
 from app.usecases.feedback import read_feedback
 from tests.store.conftest import DECLARED, House, KeptHints, customer, intent, policy
 
@@ -307,3 +309,42 @@ def test_a_crash_at_any_point_changes_nothing(
         if fatal and not crashed:
             break
     assert fatal > 3, "it passed some points"
+
+
+def test_a_ledger_that_is_away_while_mail_leaves_hears_of_it_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent is settled by the worker that sent it, however long it must ask."""
+    monkeypatch.setattr(deliver, "SETTLE_AGAIN_S", 0.01)
+    engine, relay = house.runtime.engine, house.runtime.accounts["relay"].provider
+    send, refused = relay.send, iter(range(5))
+
+    def away(*_: object, **__: object) -> None:
+        if next(refused, None) is not None:
+            raise OperationalError("", {}, Exception("the ledger is away"))
+
+    def sent_while_away(batch: Any, deadline: float) -> Any:
+        outcomes = send(batch, deadline)
+        house.runtime.catalog.forget()  # it is read again every other second
+        event.listen(engine, "before_cursor_execute", away)
+        return outcomes
+
+    monkeypatch.setattr(relay, "send", sent_while_away)
+    house.accept(intent(customer()))
+    assert house.run() == {"sent": 1}
+    assert house.states() == {"sent": 1}
+    assert len(house.sink.messages) == 1
+
+
+def test_what_was_declared_a_moment_ago_is_known_before_anything_leaves(house: House) -> None:
+    """Another process has applied a new sender and a new policy, and accepted an intent."""
+    known = house.runtime.catalog()
+    brand = DECLARED.brands["demo"]
+    senders = {**brand.senders, "club": {"name": "Club", "email": "club@shop.example"}}
+    policies = {**DECLARED.policies, "brand-new": policy("brand-new", (["email"], None))}
+    new = Declared(brands={"demo": replace(brand, senders=senders)}, policies=policies)
+    apply(house.runtime, new)
+    house.accept(intent(customer(), sender="club", policy="brand-new"))
+    house.runtime.catalog._catalog = known
+    assert house.run() == {"sent": 1}
+    assert house.states() == {"sent": 1}
