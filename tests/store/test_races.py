@@ -5,6 +5,7 @@ order, nothing is claimed after the commit of "seen", and what was in a worker's
 marked as crossed.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -242,6 +243,21 @@ def test_a_hint_that_comes_twice_at_once_is_claimed_once(twice: House, database_
             both.by_chance(Random(seed))
         assert (case.second_one().state, case.second_one().attempts) == ("sent", 1)
         assert arrived(twice, case.second) == 1
+
+
+def test_the_same_intents_enqueued_at_once_in_other_orders(house: House) -> None:
+    names = [f"n{n}" for n in range(400)]
+    house.accept(*(intent(customer(name)) for name in names))
+    for campaign in ("one", "two", "three"):
+        documents = [intent(name, key=f"{campaign}-{name}", campaign=campaign) for name in names]
+        orders = [documents, documents[::-1], documents[200:] + documents[:200]]
+        with ThreadPoolExecutor() as pool:
+            answers = list(pool.map(lambda order: house.accept(*order), orders))
+        verdicts = [verdict.status for answer in answers for verdict in answer]
+        assert verdicts.count("accepted") == 400
+        assert verdicts.count("exists") == 800
+        rows = house.rows("SELECT FROM deliveries WHERE campaign = :c", c=campaign)
+        assert len(rows) == 400
 
 
 def lose_the_lease(house: House) -> None:
