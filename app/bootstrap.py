@@ -33,18 +33,24 @@ def runtime() -> Runtime:
 def build(settings: Settings) -> Runtime:
     """Build a runtime; raises what is wrong with settings, declarations or the schema."""
     signer = Signer([secret.encode() for secret in settings.token_secrets])
+    accounts = build_accounts(load_toml(settings.config_dir / "providers.toml"))
+    templates = Templates(settings.config_dir / "templates")
     engine = make_engine(settings.database_url, pool_size=settings.worker_threads + 2)
-    with engine.begin() as connection:
-        check(connection)
+    try:
+        with engine.begin() as connection:
+            check(connection)
+    except BaseException:
+        engine.dispose()
+        raise
     redis = connect(settings.redis_url)
     return Runtime(
         engine=engine,
         hints=Hints(Publisher(settings.broker_url)),
         limits=RateLimits(redis),
         health=AccountHealth(redis),
-        accounts=build_accounts(load_toml(settings.config_dir / "providers.toml")),
+        accounts=accounts,
         words=Words(
-            templates=Templates(settings.config_dir / "templates"),
+            templates=templates,
             checker=Checker(Links(settings.public_url, signer, None)),
             signer=signer,
             public_url=settings.public_url,

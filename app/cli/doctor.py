@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import typer
 from rich.text import Text
 
-from app.bootstrap import build
 from app.channels.registry import Account, build_accounts
+from app.cli import context
 from app.cli.context import Json, declared
 from app.cli.failures import FAILED, told
 from app.cli.machine import answers
@@ -97,7 +97,7 @@ def _findings() -> Iterator[Finding]:
     if wishes and accounts:
         yield _look("policies", lambda: _policies(wishes[0], accounts))
     if all(finding.state == "ok" for finding in servers) and accounts and wishes:
-        runtime = build(of)
+        runtime = context.runtime()
         yield _look("catalog", lambda: _catalog(runtime, wishes[0]))
         yield _look("health", lambda: _health(runtime))
         yield _look("workers", lambda: _workers(runtime))

@@ -1,45 +1,24 @@
 """The commands beside a running Converge: a message's whole way, and what may go wrong."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from app.cli import context
-from app.cli.commands import run
 from app.embedded import EmbeddedServers
 from converge_producer import Producer
-from tests.e2e.conftest import Converge, wait_for
+from tests.e2e.conftest import Converge, Inside, wait_for
 
 ORDER = {"topic": "orders", "policy": "email-only", "content": {"text": "Your order is here."}}
 
 
-Inside = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def inside(
-    converge: Converge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Inside]:
-    """Run a command in this process, which is quick: (exit status, output, errors)."""
+def inside(converge: Converge, monkeypatch: pytest.MonkeyPatch, in_process: Inside) -> Inside:
+    """Run a command beside it in this process, which is quick."""
     monkeypatch.setenv("CONVERGE_DATA_DIR", str(converge.folder / "data"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run_inside(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["converge", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
-
-    yield run_inside
-    if context.runtime.cache_info().currsize:
-        context.runtime().engine.dispose()
-    context.runtime.cache_clear()
-    context.settings.cache_clear()
+    return in_process
 
 
 def _intent(**parts: Any) -> dict[str, Any]:

@@ -101,6 +101,15 @@ def _tasks(converge: Converge, flower: requests.Session) -> dict[str, dict[str, 
     return tasks
 
 
+def _heard_of(
+    converge: Converge, flower: requests.Session, task: str
+) -> dict[str, dict[str, Any]] | None:
+    """All tasks, once Flower knows this one and the accepting one."""
+    tasks = _tasks(converge, flower)
+    names = {one["name"] for one in tasks.values()}
+    return tasks if task in tasks and "intents.accept" in names else None
+
+
 @pytest.mark.timeout(240)
 def test_flower_and_redis_tell_nothing_of_a_customer(
     converge: Converge, redis: Redis, flower: requests.Session
@@ -118,16 +127,7 @@ def test_flower_and_redis_tell_nothing_of_a_customer(
     intent = wait_for(handed_over, "the mail was handed over", 60)
     task = intent["deliveries"][0]["attempts"][0]["task"]
     assert BODY in converge.screen(ADDRESS)[0]["text"]
-    done = wait_for(
-        lambda: (
-            tasks
-            if {"email.deliver", "intents.accept"}
-            <= {one["name"] for one in (tasks := _tasks(converge, flower)).values()}
-            and task in tasks
-            else None
-        ),
-        "Flower has heard of the tasks",
-    )
+    done = wait_for(lambda: _heard_of(converge, flower, task), "Flower has heard of the tasks")
     assert done[task]["name"] == "email.deliver"
     assert "email deliveries" in done[task]["args"]
 
