@@ -142,7 +142,7 @@ class _Batch:
         if brand is None:
             self._refuse_all()
         else:
-            desk = Desk(catalog, brand, self._submission.senders, now)
+            desk = Desk(catalog, brand, self._submission.senders, self._submission.test, now)
             bound = self._bind(desk)
             customers = self._customers(connection, brand, bound)
             bound = [one for one in bound if one.line not in self.verdicts]
@@ -157,7 +157,7 @@ class _Batch:
         sender, key = said_of(self._documents[line])
         if intent_id is None and key:
             # What is asked for by this id later is told why it was refused.
-            intent_id = id_of(self._submission.brand, sender, key)
+            intent_id = id_of(self._submission.brand, sender, key, test=self._submission.test)
         self.verdicts.setdefault(
             line,
             Verdict(line, "refused", intent_id, key, refusal.field, refusal.code, refusal.reason),

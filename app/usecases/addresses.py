@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import orjson
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 
@@ -34,6 +35,7 @@ def customer_row(document: Mapping[str, Any], region: str | None, path: str) -> 
         "endpoints": [],
         **{name: document.get(name) for name in _PLAIN_FIELDS},
     }
+    _check_attributes(row["attributes"], f"{path}attributes")
     if row["timezone"] is not None:
         _check_timezone(row["timezone"], f"{path}timezone")
     for name, channel in _CHANNEL_FIELDS.items():
@@ -120,6 +122,18 @@ def phone_number(value: str, region: str | None = None, path: str = "phone") -> 
     if not phonenumbers.is_possible_number(number):
         raise InvalidIntent(path, "is not a possible phone number (too short or too long)")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _check_attributes(value: Any, path: str) -> None:
+    """What the ledger's jsonb cannot hold: whole numbers of over 64 bits here, NUL everywhere."""
+    try:
+        packed = orjson.dumps(value)
+    except TypeError as error:
+        raise InvalidIntent(
+            path, "holds a value that cannot be kept, such as a whole number of over 64 bits"
+        ) from error
+    if b"\\u0000" in packed:
+        raise InvalidIntent(path, "must not contain the character NUL")
 
 
 @lru_cache(maxsize=2_000)

@@ -58,6 +58,7 @@ class Desk:
     catalog: Catalog
     brand: Brand
     senders: Collection[str] | None
+    test: bool
     now: datetime
 
     def bind(self, line: int, document: Mapping[str, Any]) -> Bound:
@@ -81,7 +82,7 @@ class Desk:
         replaces = document.get("replaces")
         return Bound(
             line=line,
-            id=intent_id(self.brand.name, said, key),
+            id=self._id(said, key),
             key=key,
             document=document,
             fingerprint=fingerprint(document),
@@ -95,9 +96,12 @@ class Desk:
             ref=to if isinstance(to, str) else to["ref"],
             send_after=_moment(document.get("send_after")),
             expires_at=_moment(document.get("expires_at")),
-            replaces=intent_id(self.brand.name, said, replaces) if replaces else None,
+            replaces=self._id(said, replaces) if replaces else None,
             data=document.get("data") or {},
         )
+
+    def _id(self, sender: str | None, key: str) -> UUID:
+        return intent_id(self.brand.name, sender, key, test=self.test)
 
     def _sender(self, said: str | None) -> int:
         name = said or self.brand.default_sender

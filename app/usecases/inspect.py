@@ -264,7 +264,11 @@ def _senders(catalog: Catalog, brand: Brand) -> dict[str, int]:
 
 def _ids_of(catalog: Catalog, brand: Brand, key: str) -> list[UUID]:
     """The ids that a key may have: one for each sender, and one where none was named."""
-    return [id_of(brand.name, sender, key) for sender in (None, *_senders(catalog, brand))]
+    return [
+        id_of(brand.name, sender, key, test=test)
+        for sender in (None, *_senders(catalog, brand))
+        for test in (False, True)
+    ]
 
 
 def _addresses(who: str, region: str | None) -> set[str]:

@@ -86,6 +86,24 @@ def test_what_is_no_intent_at_all_is_refused_and_kept(ada: House, document: Any)
     assert ada.rows("SELECT document FROM refusals")[0].document == document
 
 
+def test_a_rehearsal_never_takes_the_place_of_the_real_thing(ada: House) -> None:
+    [rehearsed] = ada.accept(intent(key="991"), test=True)
+    [real] = ada.accept(intent(key="991"))
+    assert (rehearsed.status, real.status) == ("refused", "accepted"), "no sandbox is configured"
+    assert rehearsed.id != real.id
+
+
+def test_attributes_that_cannot_be_kept_are_named(ada: House) -> None:
+    for value in ("a\x00b", 2**64):
+        [verdict, _] = ada.accept(
+            intent(customer("bob", attributes={"x": value})), intent(key=str(value)[:3])
+        )
+        assert (verdict.status, verdict.field) in {
+            ("refused", "to.attributes"),
+            ("refused", "to"),
+        }, verdict
+
+
 def test_a_key_speaks_for_its_own_senders_alone(ada: House) -> None:
     mine, other = ada.accept(intent(sender="store"), intent(sender="billing"), senders=["store"])
     assert mine.status == "accepted"

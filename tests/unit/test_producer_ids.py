@@ -30,6 +30,10 @@ def test_no_two_triples_share_an_id(triples: list[tuple[str, str, str]]) -> None
     assert intent_id(*triples[0]) != intent_id(*triples[1])
 
 
+def test_a_rehearsal_has_an_id_of_its_own() -> None:
+    assert intent_id("demo", "store", "k", test=True) != intent_id("demo", "store", "k")
+
+
 def test_an_id_never_changes_between_releases() -> None:
     assert (
         str(intent_id("demo", "store", "order-991-shipped"))

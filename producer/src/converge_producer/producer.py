@@ -45,6 +45,7 @@ class Producer:
         brand: str | None = None,
     ) -> None:
         self._brand = _brand(brand, key)
+        self._test = is_test_key(key)
         self._sender = sender
         self._intake = _intake(url, key, self._brand)
         self.sent: list[dict[str, Any]] = []
@@ -96,7 +97,8 @@ class Producer:
         if "key" not in document:
             document["key"] = uuid4().hex
         packed = pack_intent(document, now)
-        return packed, intent_id(self._brand, document.get("sender"), document["key"])
+        sender, key = document.get("sender"), document["key"]
+        return packed, intent_id(self._brand, sender, key, test=self._test)
 
     def _hand_over(self, ids: list[UUID], packed: list[str]) -> None:
         if _captured is not None:

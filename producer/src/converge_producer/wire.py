@@ -189,14 +189,16 @@ INTENT_NAMESPACE: Final = UUID("b8eb2585-25ab-5b2b-8cdd-69280fca5106")
 _namespace_hash = sha1(INTENT_NAMESPACE.bytes, usedforsecurity=False)
 
 
-def intent_id(brand: str, sender: str | None, key: str) -> UUID:
+def intent_id(brand: str, sender: str | None, key: str, *, test: bool = False) -> UUID:
     """Return the id that this key has for this sender of this brand, from any process.
 
     It is `uuid.uuid5(INTENT_NAMESPACE, brand + US + sender + US + key)` (RFC 9562, 5.5), where US
-    is the unit separator, which none of the three may contain.
+    is the unit separator, which none of the three may contain; a test intent's name ends in a
+    further US and "test", so that a rehearsal never takes the id of the real thing.
     """
     digest = _namespace_hash.copy()
-    digest.update(f"{brand}\x1f{sender or ''}\x1f{key}".encode())
+    end = "\x1ftest" if test else ""
+    digest.update(f"{brand}\x1f{sender or ''}\x1f{key}{end}".encode())
     return UUID(bytes=digest.digest()[:16], version=5)
 
 
