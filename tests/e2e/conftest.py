@@ -139,7 +139,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Converge]:
+def running(folder: Path, **settings: str | Path) -> Iterator[Converge]:
     """Run `converge up` on the data of `folder` until the block ends."""
     output = folder / "output.txt"
     with output.open("wb") as out:
@@ -147,7 +147,7 @@ def running(folder: Path) -> Iterator[Converge]:
             [CONVERGE, "up"],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=environment(DATA_DIR=folder / "data", WORKER_PROCESSES="1"),
+            env=environment(DATA_DIR=folder / "data", WORKER_PROCESSES="1", **settings),
             cwd=ROOT,
             start_new_session=True,
         )

@@ -4,10 +4,11 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
-from tests.e2e.conftest import open_folder, run_converge, running
+from tests.e2e.conftest import open_folder, run_converge, running, wait_for
 
 
 @pytest.mark.timeout(300)
@@ -46,6 +47,29 @@ def test_a_stop_leaves_no_process_and_a_second_start_finds_the_data() -> None:
             )
             assert answer.status_code == 200
             assert second.stop(signal.SIGINT) == 0
+
+
+def _why(settings: dict[str, str]) -> str:
+    return run_converge("why", "a", "--json", **settings).stdout
+
+
+@pytest.mark.timeout(300)
+def test_with_servers_of_ones_own_it_starts_none(database_url: str, redis_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "SECRET": "s" * 40}
+    assert run_converge("apply", "--yes", **settings).returncode == 0
+    with open_folder() as folder, running(folder, **settings) as converge:
+        told = converge.output.read_text()
+        assert "cvk_" not in told, "keys are made with `converge keys create`"
+        family = psutil.Process(converge.process.pid).children(recursive=True)
+        assert not {"postgres", "redis-server"} & {one.name() for one in family}
+        assert sorted(path.name for path in (folder / "data").iterdir()) == ["converge.log"]
+        intent = (
+            '{"to": {"ref": "a", "email": "open@sandbox.example"}, "topic": "orders",'
+            ' "content": {"text": "Hello"}}'
+        )
+        assert run_converge("enqueue", "-", stdin=intent, **settings).returncode == 0
+        wait_for(lambda: '"state": "seen"' in _why(settings), "it was seen", 60)
+        assert converge.stop(signal.SIGTERM) == 0
 
 
 def test_a_port_set_by_hand_that_is_taken_is_told(tmp_path: Path) -> None:
