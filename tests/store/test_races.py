@@ -5,6 +5,7 @@ order, nothing is claimed after the commit of "seen", and what was in a worker's
 marked as crossed.
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
+from sqlalchemy import text
 
 from app.channels.contract import Accepted
 from app.domain.tokens import Purpose
@@ -24,6 +26,7 @@ from app.usecases.decide import decide_intents
 from app.usecases.deliver import Hand, deliver
 from app.usecases.dispatch import dispatch
 from app.usecases.feedback import read_feedback
+from converge_producer import intent_id
 from tests.store.conftest import DECLARED, House, customer, intent, policy
 from tests.store.interleaving import side_by_side
 
@@ -246,18 +249,29 @@ def test_a_hint_that_comes_twice_at_once_is_claimed_once(twice: House, database_
 
 
 def test_the_same_intents_enqueued_at_once_in_other_orders(house: House) -> None:
-    names = [f"n{n}" for n in range(400)]
-    house.accept(*(intent(customer(name)) for name in names))
-    for campaign in ("one", "two", "three"):
-        documents = [intent(name, key=f"{campaign}-{name}", campaign=campaign) for name in names]
-        orders = [documents, documents[::-1], documents[200:] + documents[:200]]
-        with ThreadPoolExecutor() as pool:
-            answers = list(pool.map(lambda order: house.accept(*order), orders))
-        verdicts = [verdict.status for answer in answers for verdict in answer]
-        assert verdicts.count("accepted") == 400
-        assert verdicts.count("exists") == 800
-        rows = house.rows("SELECT FROM deliveries WHERE campaign = :c", c=campaign)
-        assert len(rows) == 400
+    """Both are held up in the middle of it, with half of theirs inserted: no deadlock follows."""
+    names = [f"n{n}" for n in range(100)]
+    accepted = house.accept(*(intent(customer(name)) for name in names))
+    documents = [intent(name, key=f"key-{name}") for name in names]
+    middle = sorted(intent_id("demo", None, f"key-{name}") for name in names)[50]
+    by_id = sorted(documents, key=lambda one: intent_id("demo", None, one["key"]))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
+    with house.runtime.engine.connect() as holder, ThreadPoolExecutor() as pool:
+        holder.execute(
+            text(
+                "INSERT INTO intents SELECT (jsonb_populate_record(i,"
+                " jsonb_build_object('id', CAST(:new AS text)))).* FROM intents i WHERE id = :id"
+            ),
+            {"new": str(middle), "id": accepted[0].id},
+        )
+        orders = (by_id, by_id[::-1])
+        answers = [pool.submit(house.accept, *documents) for documents in orders]
+        deadline = time.monotonic() + 30
+        while house.rows(waiting)[0][0] < 2:
+            assert time.monotonic() < deadline
+        holder.rollback()
+        verdicts = [one.status for answer in answers for one in answer.result(30)]
+    assert (verdicts.count("accepted"), verdicts.count("exists")) == (100, 100)
 
 
 def lose_the_lease(house: House) -> None:
