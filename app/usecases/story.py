@@ -80,7 +80,8 @@ def what_next(intent: Mapping[str, Any], policy: Policy | None, now: datetime) -
         return {"at": None, "text": "Nothing: it has ended."}
     for delivery in reversed(intent["deliveries"]):
         told = _NEXT.get(delivery["state"])
-        if told is not None:
+        # A failure that was decided upon waits for nothing.
+        if told is not None and delivery["due_at"] is not None:
             text = told.format(
                 **delivery, why=f" ({delivery['reason']})" if delivery["reason"] else ""
             )
