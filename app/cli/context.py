@@ -9,12 +9,13 @@ import typer
 
 from app.bootstrap import build
 from app.cli.failures import USAGE, Problem
+from app.cli.ports import with_remembered_ports
 from app.store.catalog import Brand
 from app.usecases.apply import BrandWish, Declared
 from app.usecases.runtime import Runtime
 from config.running import running_settings
 from config.schema import load_brands, load_policies
-from config.settings import Settings
+from config.settings import Settings, load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 BrandName = Annotated[
@@ -27,7 +28,12 @@ DEFAULT_BRAND = "demo"
 @cache
 def settings() -> Settings:
     """The settings; in the embedded profile those of the servers that `converge up` runs."""
-    return running_settings()
+    found = running_settings()
+    chosen = load_settings()
+    if not chosen.embedded:
+        return found
+    chosen = with_remembered_ports(chosen)
+    return chosen.with_servers(found.database_url, found.redis_url, found.secret[0])
 
 
 @cache

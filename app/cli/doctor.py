@@ -24,9 +24,8 @@ from app.store.session import make_engine
 from app.usecases.apply import Declared, difference
 from app.usecases.inspect import queue_state
 from app.usecases.runtime import Runtime
-from config.running import running_settings
 from config.schema import load_toml
-from config.settings import Settings
+from config.settings import Settings, load_settings
 
 LATE_S = 30
 """Work that is due for longer, and held by nothing, is looked at by nobody."""
@@ -83,11 +82,13 @@ def _findings() -> Iterator[Finding]:
     if not settings:
         return
     of = settings[0]
-    servers = [
-        _look("ledger", lambda: _ledger(of)),
-        _look("redis", lambda: _redis(of)),
-        _look("broker", lambda: _broker(of)),
-    ]
+    servers = []
+    if not of.embedded:  # else they do not run, which is said already
+        servers = [
+            _look("ledger", lambda: _ledger(of)),
+            _look("redis", lambda: _redis(of)),
+            _look("broker", lambda: _broker(of)),
+        ]
     yield from servers
     wishes: list[Declared] = []
     accounts: list[Account] = []
@@ -96,12 +97,14 @@ def _findings() -> Iterator[Finding]:
     yield _look("templates", lambda: _templates(of))
     if wishes and accounts:
         yield _look("policies", lambda: _policies(wishes[0], accounts))
-    if all(finding.state == "ok" for finding in servers) and accounts and wishes:
+    usable = bool(servers) and all(finding.state != "wrong" for finding in servers)
+    if usable and accounts and wishes:
         runtime = context.runtime()
         yield _look("catalog", lambda: _catalog(runtime, wishes[0]))
         yield _look("health", lambda: _health(runtime))
         yield _look("workers", lambda: _workers(runtime))
-    yield _look("api", lambda: _api(of, accounts))
+    if servers:
+        yield _look("api", lambda: _api(of, accounts))
 
 
 def _look(what: str, at: Callable[[], Finding | str]) -> Finding:
@@ -117,9 +120,10 @@ def _look(what: str, at: Callable[[], Finding | str]) -> Finding:
 
 
 def _settings(found: list[Settings]) -> Finding | str:
-    settings = running_settings()
+    settings = load_settings()
+    profile = "embedded" if settings.embedded else "configured"
     found.append(settings)
-    profile = "embedded" if (settings.data_dir / "servers.json").exists() else "configured"
+    settings = found[0] = context.settings()
     if not settings.secret:
         return Finding("settings", "wrong", "CONVERGE_SECRET is not set", _SECRET)
     return f"profile {profile}, declarations in {settings.config_dir}"

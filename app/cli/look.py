@@ -113,8 +113,8 @@ def queues(json: Json = False) -> None:
     columns = ("channel", "lane", "due#", "held#", "held by", "queued#", "sending#", "oldest due#")
     out.print(table(columns, lanes) if lanes else "Nothing waits to be sent.")
     out.print(
-        f"Intents to decide: {_count(state['intents_due'])}. "
-        f"Facts to read: {_count(state['inbox_waiting'])}."
+        f"\nIntents to decide: {_count(state['intents_due'])}. "
+        f"Facts to read: {_count(state['inbox_waiting'])}.\n"
     )
     if state["pauses"]:
         named = ("brand", "channel", "account", "sender", "campaign")
@@ -123,6 +123,7 @@ def queues(json: Json = False) -> None:
             for one in state["pauses"]
         ]
         out.print(table((*named, "reason", "by", "since"), rows, title="Paused"))
+        out.print()
     rows = [
         (one["name"], one["channel"], one["sandbox"], one["state"], one["until"])
         for one in state["accounts"]
@@ -169,6 +170,7 @@ def failed_show(
     for name, value in found.items():
         out.print(Text(f"{name.replace('_', ' '):<14}", style="bright_black"), end="")
         out.print(Text("-" if value in (None, "") else str(value)), soft_wrap=True)
+    out.print()
     columns = ("try#", "account", "outcome", "reason", "at", "worker", "task")
     out.print(table(columns, [_try(one) for one in tries], title="Attempts"))
 
@@ -234,6 +236,7 @@ def _show_customer(customer: dict[str, Any]) -> None:
     columns = ("channel", "service", "address", "state", "reason")
     rows = [[one[name] for name in columns] for one in customer["endpoints"]]
     out.print(table(columns, rows) if rows else "No channel reaches them.")
+    out.print()
 
 
 def _refusals(rows: list[dict[str, Any]], title: str = "") -> Any:

@@ -3,11 +3,9 @@
 What `converge up` and `converge demo` have in common.
 """
 
-import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,25 +22,18 @@ import requests
 from app.bootstrap import build
 from app.cli.context import declared
 from app.cli.failures import Problem
+from app.cli.ports import environment, has_local_sandbox, remember_ports, with_free_ports
 from app.embedded import EmbeddedServers, Source
 from app.store import migrate
 from app.supervisor import Command, Supervisor
 from app.usecases.apply import apply
 from app.usecases.runtime import Runtime
-from config.settings import Settings, load_settings
+from config.settings import Settings
 
-ADDRESSES = "addresses.json"
-"""Kept in the data folder: sent links lead to these ports, so a second start takes them again."""
 LOG = "converge.log"
 LOG_TAIL = 12
 STOP_GRACE_S = 45.0
 READY_LINE = '"worker_ready"'
-_PORT_SETTINGS = {
-    "API": "api_port",
-    "Flower": "flower_port",
-    "sandbox mail": "sandbox_smtp_port",
-    "sandbox page": "sandbox_url",
-}
 
 
 @dataclass(slots=True)
@@ -69,7 +60,7 @@ class Machine:
     @property
     def has_sandbox(self) -> bool:
         """Whether a sandbox is wanted here; one that was set to be elsewhere is not ours."""
-        here = urlsplit(self.settings.sandbox_url).hostname in ("127.0.0.1", "localhost", "::1")
+        here = has_local_sandbox(self.settings)
         return here and any(account.sandbox for account in self.runtime.accounts.values())
 
     def run(self, meanwhile: Generator[object, None, None]) -> int:
@@ -143,11 +134,11 @@ def one_machine(
 
     Raises what is wrong with settings, declarations, servers or the schema.
     """
-    settings, moved = _with_free_ports(settings)
+    settings, moved = with_free_ports(settings)
     log = settings.data_dir.resolve() / LOG
     if not settings.embedded:
         log.parent.mkdir(parents=True, exist_ok=True)
-        os.environ.update(_environment(settings))
+        os.environ.update(environment(settings))
         yield Machine(settings, build(settings), log, habits, moved)
         return
     wishes = declared(settings.config_dir)  # wrong declarations are told before anything starts
@@ -157,11 +148,11 @@ def one_machine(
     try:
         found = servers.start()
         settings = settings.with_servers(found.database_url, found.redis_url, found.secret)
-        os.environ.update(_environment(settings))
+        os.environ.update(environment(settings))
         migrate.upgrade(settings.database_url)
         runtime = build(settings)
         apply(runtime, wishes, actor="converge up")
-        _keep_addresses(settings)
+        remember_ports(settings)
         yield Machine(settings, runtime, log, habits, moved)
         runtime.engine.dispose()
     finally:
@@ -215,83 +206,6 @@ def _deaf_to_signals() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _with_free_ports(settings: Settings) -> tuple[Settings, list[str]]:
-    """The settings with ports that are free; a port that was set by hand is not changed."""
-    usual = {
-        "api_port": settings.api_port,
-        "flower_port": settings.flower_port,
-        "sandbox_smtp_port": settings.sandbox_smtp_port,
-        "sandbox_url": urlsplit(settings.sandbox_url).port or 80,
-    }
-    last = _last_addresses(settings)
-    chosen: dict[str, int] = {}
-    moved = []
-    for what, name in _PORT_SETTINGS.items():
-        by_hand = name in settings.model_fields_set
-        wanted = usual[name] if by_hand else last.get(name, usual[name])
-        port = wanted if _is_free(wanted) else 0
-        if by_hand and not port:
-            raise Problem(
-                f"Port {wanted} ({what}) is taken by another program. Stop that one, or set "
-                f"CONVERGE_{name.upper()} to another."
-            )
-        chosen[name] = port or _free_port(set(chosen.values()))
-        if not port:
-            moved.append(f"port {wanted} is taken; the {what} is on {chosen[name]}")
-    explicit = {name: getattr(settings, name) for name in settings.model_fields_set}
-    ports: dict[str, object] = {**chosen}
-    ports["sandbox_url"] = f"http://127.0.0.1:{chosen['sandbox_url']}"
-    return load_settings(**{**ports, **explicit}), moved
-
-
-def _last_addresses(settings: Settings) -> dict[str, int]:
-    try:
-        kept = json.loads((settings.data_dir / ADDRESSES).read_text())
-        return {name: int(kept[name]) for name in _PORT_SETTINGS.values()}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-
-
-def _keep_addresses(settings: Settings) -> None:
-    kept = {
-        "api_port": settings.api_port,
-        "flower_port": settings.flower_port,
-        "sandbox_smtp_port": settings.sandbox_smtp_port,
-        "sandbox_url": urlsplit(settings.sandbox_url).port or 80,
-    }
-    (settings.data_dir / ADDRESSES).write_text(json.dumps(kept))
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """What makes every child see the same servers, folders and ports."""
-    return settings.environment() | {
-        "CONVERGE_API_PORT": str(settings.api_port),
-        "CONVERGE_FLOWER_PORT": str(settings.flower_port),
-        "CONVERGE_SANDBOX_SMTP_PORT": str(settings.sandbox_smtp_port),
-        "CONVERGE_SANDBOX_URL": settings.sandbox_url,
-    }
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do: what an earlier run left in TIME_WAIT does not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(but: set[int]) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in but:
-            return port
 
 
 def _reachable(host: str) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from app.cli.context import settings
 from app.cli.failures import USAGE, Problem
+from app.cli.ports import environment
 
 FLEETS = ("core", "email", "sms", "chat", "social", "all")
 
@@ -55,6 +56,6 @@ def flower() -> None:
 
 def _become(*module: str) -> NoReturn:
     """Go on as `python -m MODULE`, with the settings that were found."""
-    os.environ.update(settings().environment())
+    os.environ.update(environment(settings()))
     sys.stdout.flush()
     os.execv(sys.executable, (sys.executable, "-m", *module))  # noqa: S606  # our own modules

@@ -54,6 +54,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str =
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        show_edge=False,
         header_style="bright_black",
     )
     for column in columns:
