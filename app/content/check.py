@@ -5,7 +5,7 @@ microsecond or two to see that their data fill it. Only contents with control fl
 data, or facts that hang on the data are looked at in full for each person.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -17,8 +17,7 @@ from app.content.message import Content, Parts, Personal, Tracking
 from app.content.problem import ContentProblem, ContentRefused
 from app.content.prose import Prose
 from app.content.segments import to_gsm
-from app.content.text import DEFAULT_SEGMENTS, text_form
-from app.domain.body import TextBody
+from app.content.text import DEFAULT_SEGMENTS, TextForm, text_form
 from app.domain.tokens import Links
 from app.domain.vocabulary import Channel
 
@@ -109,7 +108,7 @@ class _Examined:
 
     said: str
     facts: tuple[tuple[int, str], ...]  # place and text of those that `said` alone does not show
-    texts: tuple[Callable[[list[str], Personal], TextBody], ...]
+    texts: tuple[tuple[TextForm, int], ...]  # with the room that each has for values
     whole_urls: tuple[str, ...]
     subject: str | None
 
@@ -152,10 +151,11 @@ class _OnChannel:
         texts = []
         if facts and self._channel is Channel.SMS:
             # Shortening may lose a fact; links differ in length by the sender's tracking.
-            texts = [
+            forms = [
                 text_form(self.content, parts, tracking, self._segments)
                 for tracking in (_TRACKING if urls else _TRACKING[:1])
             ]
+            texts = [(form, form.room(self._links)) for form in forms]
         return _Examined(
             said=said,
             facts=tuple(each for each in enumerate(facts) if each[1] not in said),
@@ -178,8 +178,9 @@ class _OnChannel:
                 if _comparable(fill_values(fact, values)) not in said:
                     reason = f"is not in what {self._channel} would say"
                     raise ContentRefused(f"content.must_keep[{place}]", reason)
-        for render in examined.texts:
-            render(values, Personal(0, data, self._links))
+        for form, room in examined.texts:
+            if not form.surely_whole(values, room):
+                form(values, Personal(0, data, self._links))
 
 
 def _comparable(text: str) -> str:

@@ -45,11 +45,16 @@ def to_gsm(text: str) -> str:
     return plain if is_gsm(plain) else text
 
 
+def septets(text: str) -> int:
+    """The septets of a text that GSM-7 can carry: an escape pair takes two."""
+    doubles = sum(map(text.count, EXTENSION)) if not EXTENSION.isdisjoint(text) else 0
+    return len(text) + doubles
+
+
 def segment_count(text: str) -> int:
     """The number of SMS parts; an escape pair or a surrogate pair is never split over two."""
     if is_gsm(text):
-        doubles = sum(map(text.count, EXTENSION)) if not EXTENSION.isdisjoint(text) else 0
-        return _count(text, doubles, _ONE_GSM, PART_GSM, EXTENSION.__contains__)
+        return _count(text, septets(text) - len(text), _ONE_GSM, PART_GSM, EXTENSION.__contains__)
     doubles = sum(character > "\uffff" for character in text)
     return _count(text, doubles, _ONE_UCS2, _PART_UCS2, "\uffff".__lt__)
 

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.content.message import Personal
+from app.content.marks import as_text
+from app.content.message import Content, Personal
 from app.content.problem import ContentRefused
 from app.content.segments import BASIC, EXTENSION, is_gsm, segment_count, to_gsm
-from app.content.text import compile_text
+from app.content.text import compile_text, text_form
 from app.domain.body import TextBody
 from app.domain.tokens import Links, Signer
+from app.domain.vocabulary import Channel
 
 LINKS = Links(
     "https://m.example", Signer([b"a-secret-for-these-tests"]), datetime(2025, 4, 1, tzinfo=UTC)
@@ -146,3 +148,30 @@ def test_a_fact_that_shortening_would_lose_refuses_the_message() -> None:
     assert "991" not in refused.value.problem.reason
     document["text"] = "order {{ o }} {{ v }}"
     assert "order 991" in rendered(document, {"v": "word " * 200, "o": "991"}).text
+
+
+@given(
+    st.lists(st.text("a{€é`…漢 \n", max_size=40), min_size=2, max_size=2),
+    st.sampled_from(["{{ a }} and {{ b }}", "{{ a }} at [x](https://x.example/{{ b }}), {{ a }}"]),
+    st.sampled_from(["all", "off"]),
+)
+def test_what_is_surely_whole_is_whole(values: list[str], text: str, tracking: Any) -> None:
+    """The quick bound of the check at accept never lets a text pass that would be shortened."""
+    content = Content({"text": text}, Channel.SMS)
+    assert content.plain is not None
+    form = text_form(content, content.plain, tracking, 2)
+    told = [as_text(value) for value in values]
+    if form.surely_whole(told, form.room(LINKS)):
+        body = form(told, Personal(0, {}, LINKS))
+        assert body.segments <= 2
+        assert "..." not in body.text.replace("…", "")
+        assert not body.text.endswith(LINKS.message(0))
+
+
+def test_short_values_are_surely_whole() -> None:
+    content = Content({"text": "Hello {{ a }}"}, Channel.SMS)
+    assert content.plain is not None
+    form = text_form(content, content.plain, "all", 3)
+    assert form.surely_whole(["Ada"], form.room(LINKS))
+    assert not form.surely_whole(["Ada" * 200], form.room(LINKS))
+    assert not form.surely_whole(["漢"], form.room(LINKS))
