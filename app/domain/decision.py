@@ -139,7 +139,7 @@ def decide(situation: Situation, now: datetime) -> Decision:
         return _start(situation, now)
     if any(delivery.state in _IN_FLIGHT for delivery in situation.past):
         return Decision(Wait(situation.expires_at, "in_flight"))
-    last = max(situation.past, key=lambda delivery: delivery.step)
+    last = max(situation.past, key=_standing)
     if last.state not in _HANDED_OVER:
         # What failed is replaced at once, by another way of the same step if there is one.
         return _climb(situation, last.step, now)
@@ -149,6 +149,15 @@ def decide(situation: Situation, now: datetime) -> Decision:
     if rings_at > now:
         return Decision(Wait(min(rings_at, situation.expires_at), "not_yet_unseen"))
     return _climb(situation, last.step + 1, now)
+
+
+def _standing(delivery: PastDelivery) -> tuple[int, float]:
+    """The ladder stands on the highest step, there on what was handed over last.
+
+    What failed counts only where no other way of its step went through.
+    """
+    handed = delivery.handed_over_at if delivery.state in _HANDED_OVER else None
+    return delivery.step, handed.timestamp() if handed else 0.0
 
 
 def _start(situation: Situation, now: datetime) -> Decision:

@@ -68,11 +68,11 @@ def settle(
             at = now + timedelta(seconds=max(retry_after, 0.1))
             return _again(attempted, at, now, reason, attempted.attempts)
         case Retryable(reason):
-            return _retry(attempted, now, jitter, reason)
-        case Rejected(reason, Blame.ACCOUNT) if attempted.elsewhere:
+            return _retry(attempted, now, jitter, reason, move_account=attempted.elsewhere)
+        case Rejected(reason, Blame.ACCOUNT) if attempted.elsewhere and spent < MAX_ATTEMPTS:
             return _again(attempted, now, now, reason, spent, move_account=True)
         case Rejected(reason, Blame.ACCOUNT):
-            return _retry(attempted, now, jitter, reason)
+            return _retry(attempted, now, jitter, reason, move_account=False)
         case Rejected(reason, blame):
             return Settled(
                 DeliveryState.FAILED,
@@ -82,7 +82,8 @@ def settle(
                 endpoint_invalid=blame is Blame.RECIPIENT,
             )
         case Ambiguous(reason) if attempted.idempotent:
-            return _retry(attempted, now, jitter, reason)
+            # The same key again is harmless with this account, and nowhere else.
+            return _retry(attempted, now, jitter, reason, move_account=False)
         case Ambiguous(reason):
             return Settled(DeliveryState.UNKNOWN, attempted.lease_until, reason, spent)
 
@@ -97,13 +98,18 @@ def resolve_unknown(
 
 
 def _retry(
-    attempted: Attempted, now: datetime, jitter: Callable[[], float], reason: str
+    attempted: Attempted,
+    now: datetime,
+    jitter: Callable[[], float],
+    reason: str,
+    *,
+    move_account: bool,
 ) -> Settled:
     spent = attempted.attempts + 1
     if spent >= MAX_ATTEMPTS:
         return Settled(DeliveryState.FAILED, now, reason, spent)
     at = now + backoff(attempted.attempts, jitter)
-    return _again(attempted, at, now, reason, spent, move_account=attempted.elsewhere)
+    return _again(attempted, at, now, reason, spent, move_account=move_account)
 
 
 def _again(

@@ -88,6 +88,19 @@ def test_a_blocked_step_passes_on_to_the_next_that_can_be_reached() -> None:
     ]
 
 
+@pytest.mark.parametrize("first", [DeliveryState.FAILED, DeliveryState.DELIVERED])
+def test_the_clock_is_that_of_what_was_handed_over_last_in_its_step(first: DeliveryState) -> None:
+    """The first address of the step bounced, or was thought to; a second one took its place."""
+    two = (Reachable(1, EMAIL), Reachable(9, EMAIL), Reachable(2, SMS))
+    tried = (
+        past(0, EMAIL, first, ago=40 * MINUTE),
+        past(0, EMAIL, DeliveryState.SENT, endpoint=9, ago=10 * MINUTE),
+    )
+    decision = decide(situation(endpoints=two, past=tried), NOW)
+    assert decision.verdict == Wait(NOW + 20 * MINUTE, "not_yet_unseen")
+    assert taken(decide(situation(endpoints=two, past=tried), NOW + 20 * MINUTE))[:2] == (1, SMS)
+
+
 def test_a_channel_that_nobody_serves_is_unhealthy() -> None:
     decision = decide(situation(channels=frozenset({SMS})), NOW)
     assert taken(decision) == (1, SMS, 2)

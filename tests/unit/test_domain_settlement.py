@@ -100,6 +100,16 @@ def test_the_ambiguous_is_sent_again_only_where_that_is_safe() -> None:
     )
 
 
+def test_the_same_key_goes_again_to_the_same_account_alone() -> None:
+    assert not after(Ambiguous("lost"), idempotent=True, elsewhere=True).move_account
+
+
+def test_accounts_that_all_refuse_us_do_not_pass_a_message_round_for_ever() -> None:
+    refused = Rejected("http_401", Blame.ACCOUNT)
+    settled = after(refused, elsewhere=True, attempts=MAX_ATTEMPTS - 1)
+    assert settled.state is DeliveryState.FAILED
+
+
 @pytest.mark.parametrize(
     ("kind", "state"),
     [
