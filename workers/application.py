@@ -1,8 +1,11 @@
 """How Celery is set up. Each value's reason is a trap that it avoids (docs/decisions)."""
 
+import json
 from typing import Any
 
 from celery import Celery
+from kombu.serialization import register
+from kombu.utils.json import dumps
 
 from config.settings import Settings
 from converge_producer.queues import CONTROL, is_redis, task_queues, transport_options
@@ -20,6 +23,8 @@ _QUEUES_OF_THEIR_OWN = ("intents", "decisions", "feedback", "control")
 
 def make_app(settings: Settings) -> Celery:
     """Make the application for these settings; nothing is connected yet."""
+    # Kombu's own decoder calls back for every object in a message; our payloads are plain JSON.
+    register("json", dumps, json.loads, "application/json", "utf-8")
     app = Celery("converge", task_cls="workers.task:QuietTask", include=list(TASK_MODULES))
     app.conf.update(_configuration(settings))
     return app

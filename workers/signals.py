@@ -1,5 +1,6 @@
 """What happens around Celery's life: logging, start, fork, dead letters, the pulse of beat."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -71,4 +72,16 @@ def _ready(sender: Any, **_: Any) -> None:
     if not is_redis(app.conf.broker_url):
         with app.connection_for_write() as connection:
             dead_letter_queue().bind(connection.default_channel).declare()
+    _collect_seldom()
     log.info("worker_ready", worker=sender.hostname)
+
+
+def _collect_seldom() -> None:
+    """Leave what this process is made of out of every garbage collection, and collect seldom.
+
+    A batch makes thousands of short-lived objects and hardly a cycle: with Python's thresholds a
+    third of the time in a batch went into looking through modules and caches again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
