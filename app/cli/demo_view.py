@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.machine import Machine
-from app.cli.screen import COLOURS, out, plural
+from app.cli.screen import COLOURS, activation, out, plural
 from app.cli.story import timeline
 from app.domain.vocabulary import Channel
 from app.usecases.accept import Verdict
@@ -251,6 +251,9 @@ def _next_steps() -> Panel:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(style="bright_black")
+    first = activation()
+    if first:
+        grid.add_row(first, "so that it is found")
     for command, why in (
         ("converge up", "the same, kept running"),
         ("converge customers import examples/customers.csv", ""),

@@ -1,8 +1,10 @@
 """What the commands show: tables for people, JSON for programs, progress where somebody watches."""
 
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -90,6 +92,16 @@ def moment(value: datetime) -> str:
     at = value.astimezone(UTC)
     form = "%H:%M:%SZ" if at.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M:%SZ"
     return at.strftime(form)
+
+
+def activation() -> str | None:
+    """The command after which `converge` is found, where it is not found yet."""
+    script = Path(sys.executable).with_name("activate")
+    if shutil.which("converge") or not script.exists():
+        return None
+    here = Path.cwd()
+    shown = script.relative_to(here) if script.is_relative_to(here) else script
+    return f". {shown}"
 
 
 def plural(count: int, one: str, many: str = "") -> str:

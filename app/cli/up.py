@@ -1,6 +1,7 @@
 """`converge up`: everything on this machine, until it is stopped."""
 
 from collections.abc import Generator
+from itertools import zip_longest
 
 import typer
 from rich.panel import Panel
@@ -10,7 +11,7 @@ from rich.table import Table
 from app.cli.context import DEFAULT_BRAND, declared
 from app.cli.failures import Problem
 from app.cli.machine import Machine, ended_by_signals, one_machine
-from app.cli.screen import err, out
+from app.cli.screen import activation, err, out
 from app.usecases.apply import difference
 from app.usecases.keys import check_key, create_key
 from config.settings import Settings, load_settings
@@ -81,9 +82,14 @@ def _panel(machine: Machine, key: str | None) -> Panel:
         lines.add_row("Sandbox", f"{of.sandbox_url}  (what the people of the sandbox see)")
     lines.add_row("Log", str(machine.log))
     lines.add_row("")
-    lines.add_row("Try", "converge customers import examples/customers.csv")
-    lines.add_row("", "converge enqueue examples/intents.jsonl")
-    lines.add_row("", "converge queues")
+    tries = [
+        "converge customers import examples/customers.csv",
+        "converge enqueue examples/intents.jsonl",
+        "converge queues",
+    ]
+    first = activation()
+    for head, command in zip_longest(["Try"], [first, *tries] if first else tries):
+        lines.add_row(head or "", command)
     return Panel(
         lines,
         title="Converge is running",
