@@ -348,24 +348,33 @@ def own_broker(servers: Endpoints) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def fleet(
-    postgres_url: str, servers: Endpoints, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fleet]:
-    """One fleet for the tests of a module, each with a campaign of its own.
+def accounts() -> dict[str, dict[str, Any]]:
+    """Live messages go out by `relay`.
 
-    Live messages go out by `relay`. Those of test keys go to `rough`, which drops every 97th
-    connection when it has taken the message and before it says so.
+    Those of test keys go to `rough`, which drops every 97th connection when it has taken the
+    message and before it says so.
     """
-    for name in [name for name in os.environ if name.startswith("CONVERGE_")]:
-        del os.environ[name]
-    accounts = {
+    return {
         "relay": {"sink": ("--ack-latency", "0.005")},
         "rough": {"sink": ("--drop-before-ack-every", "97"), "sandbox": True},
     }
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    postgres_url: str,
+    servers: Endpoints,
+    accounts: dict[str, dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Fleet]:
+    """One fleet for the tests of a module, each with a campaign of its own."""
     folder = tmp_path_factory.mktemp("fleet")
     with (
+        pytest.MonkeyPatch.context() as environment,
         empty_database(postgres_url) as database_url,
         own_broker(servers) as redis_url,
-        running_fleet(database_url, redis_url, folder, accounts) as fleet,
     ):
-        yield fleet
+        for name in [name for name in os.environ if name.startswith("CONVERGE_")]:
+            environment.delenv(name)
+        with running_fleet(database_url, redis_url, folder, accounts) as fleet:
+            yield fleet

@@ -1,8 +1,16 @@
 """Faults on real processes under load: nothing is lost, and nothing is said twice in silence."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 from redis import Redis
 
-from tests.workers.conftest import Fleet
+from app.embedded import EmbeddedServers, postgres
+from app.embedded.binaries import Source
+from app.store import migrate
+from tests.workers.conftest import Fleet, running_fleet
 
 
 def test_a_worker_killed_under_load(fleet: Fleet) -> None:
@@ -72,3 +80,52 @@ def test_a_core_worker_killed_while_it_accepts(fleet: Fleet) -> None:
     reckoning = fleet.at_rest("core", 5_000)
     reckoning.check()
     assert max(reckoning.arrived.values()) == 1
+
+
+def test_a_worker_that_stood_still_for_longer_than_its_lease(fleet: Fleet) -> None:
+    fleet.enqueue("stopped", 3_000)
+    fleet.wait(lambda: fleet.accepted("stopped") == 3_000 and fleet.sending("stopped") > 100)
+    sleeper = fleet.process("email-1")
+    sleeper.suspend()
+    lost = "SELECT count(*) FROM deliveries WHERE campaign = :c AND losses > 0"
+    fleet.wait(lambda: fleet.count(lost, c="stopped"))
+    fleet.at_rest("stopped", 3_000)
+    sleeper.resume()
+    late = "SELECT count(*) FROM attempts WHERE worker LIKE 'email-1@%' AND reason = 'lease_ended'"
+    fleet.wait(lambda: fleet.count(late))
+    reckoning = fleet.at_rest("stopped", 3_000)
+    reckoning.check()
+    assert set(reckoning.states.values()) == {"sent"}
+
+
+@pytest.mark.slow
+def test_a_ledger_that_restarts(tmp_path: Path) -> None:
+    with EmbeddedServers(tmp_path / "servers", exclusive=True) as servers:
+        migrate.upgrade(servers.endpoints.database_url)
+        accounts = {"relay": {"sink": ("--ack-latency", "0.005")}}
+        urls = servers.endpoints.database_url, servers.endpoints.redis_url
+        with running_fleet(*urls, tmp_path, accounts) as fleet:
+            fleet.enqueue("restarted", 3_000)
+            fleet.wait(lambda: fleet.accepted("restarted") == 3_000)
+            fleet.wait(lambda: fleet.sending("restarted") and fleet.arrived() > 500)
+            with away(servers):
+                fleet.enqueue("meanwhile", 1_000)
+                fleet.wait(lambda: fleet.logged("settle_again"))
+                with Redis.from_url(fleet.settings.redis_url) as redis:
+                    fleet.wait(lambda: not redis.llen("converge:intents"))
+            for campaign, number in (("restarted", 3_000), ("meanwhile", 1_000)):
+                reckoning = fleet.at_rest(campaign, number)
+                reckoning.check()
+                assert set(reckoning.states.values()) == {"sent"}
+                assert max(reckoning.arrived.values()) == 1, "what was sent is settled afterwards"
+
+
+@contextmanager
+def away(servers: EmbeddedServers) -> Iterator[None]:
+    """Postgres is stopped, as its operators do, while the block runs."""
+    stopped = servers._running["postgres"]
+    stopped.end(postgres.STOP_SIGNAL)
+    yield
+    home = postgres.home_for(servers.data_dir)
+    programs = postgres.programs_for(home, Source.ANY)
+    servers._running["postgres"] = postgres.start(home, programs, stopped.port, safe=True)
