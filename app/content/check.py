@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+from app.content.bounds import MAX_TEXT
 from app.content.cache import Kept
-from app.content.language import MAX_TEXT, missing
+from app.content.language import missing
 from app.content.marks import OPEN, fill_values, in_text, mark
 from app.content.message import Content, Parts, Personal, Tracking
 from app.content.problem import ContentProblem, ContentRefused

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.content.language import MAX_TEXT, Texts
+from app.content.bounds import MAX_TEXT
+from app.content.language import Texts
 from app.content.marks import fill_values, in_text
 from app.content.problem import ContentRefused
 
@@ -84,11 +85,59 @@ def test_what_it_refuses(text: str) -> None:
         "{{ big|center(100000000) }}",
         "{{ big }}" * 600,
         "x" * (MAX_TEXT + 1),
+        "{{ [1]|batch(1000000000, 'x')|list|length }}",
+        "{{ 1.5|round(1000000000, 'ceil') }}",
+        "{{ 5|round(-1000000000) }}",
+        "{{ (" + "~".join(["big"] * 1000) + ")|length }}",
+        "{{ (" + "+".join(["big"] * 50) + ")|length }}",
+        "{{ [" + ",".join(["big"] * 1000) + "] }}",
+        "{{ [" + ",".join(["big"] * 1000) + "]|string|length }}",
+        "{{ [" + ",".join(["big"] * 1000) + "]|sort|length }}",
+        "{{ [" + ",".join(["big[1:]"] * 500) + "]|length }}",
+        "{{ big|list|map('replace', 'x', big)|list|length }}",
+        "{% for a in l %}{{ big|sort|length }}{% endfor %}",
+        "{% for a in l %}{% if big == big2 or big in big2 %}x{% endif %}{% endfor %}",
+        "{% for a in l %}" + "{% if a %}{% endif %}" * 500 + "{% endfor %}",
+        "{{ l|map(attribute='" + "a." * 20_000 + "a')|list }}",
+        "{{ " + "*".join(["9007199254740993"] * 500) + " }}",
+        "{% if a %}x{% endif %}" * 2_000,
+        "{% for a in l %}" * 30 + "{% endfor %}" * 30,
+        "{{ " + "-" * 500 + "a }}",
+        "{{ " + "[" * 150 + "]" * 150 + " }}",
     ],
 )
 def test_it_cannot_be_made_to_eat_the_worker(text: str) -> None:
+    big = "x" * 50_000
     with pytest.raises(ContentRefused):
-        said(text, {"l": list(range(1500)), "big": "x" * 50_000})
+        said(text, {"l": list(range(1500)), "big": big, "big2": big[:-1] + "y", "a": 1})
+
+
+def test_whatever_a_filter_raises_concerns_this_message_alone() -> None:
+    with pytest.raises(ContentRefused, match=r"content\.text: .*expected length >= 3, got 1"):
+        said("{{ a|truncate(1) }}", {"a": "a secret"})
+
+
+def test_data_have_no_methods() -> None:
+    order = {"items": [{"keys": "shoes"}, {"keys": "socks"}]}
+    assert said("{{ order['items']|length }}{{ order.items|length }}", {"order": order}) == "22"
+    assert (
+        said("{% for one in order.items %}{{ one.keys }} {% endfor %}", {"order": order})
+        == "shoes socks "
+    )
+    for text in ("{{ a.upper }}", "{{ order.values }}", "{{ [a]|map(attribute='upper')|join }}"):
+        with pytest.raises(ContentRefused):
+            said(text, {"a": "x", "order": order})
+
+
+def test_an_invoice_of_many_lines_is_well_within_bounds() -> None:
+    text = (
+        "{% for one in lines|sort(attribute='name') %}{{ loop.index }}. {{ one.name|upper }} "
+        "{{ '%s x ' ~ one.price|round(2) }}{% if one.price > 10 and not loop.last %}!{% endif %}\n"
+        "{% endfor %}{{ lines|sum(attribute='price') }} "
+        "{{ lines|map(attribute='name')|join(', ') }}"
+    )
+    lines = [{"name": f"article {number}", "price": number / 8} for number in range(160)]
+    assert said(text, {"lines": lines}).endswith("article 159")
 
 
 def test_a_missing_variable_is_named() -> None:
