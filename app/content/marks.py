@@ -29,7 +29,11 @@ MARK: Final = re.compile(f"{OPEN}([a-z]?[0-9]+){CLOSE}")
 _VALUE_LENGTH = 10  # what a value is taken to be long, where a text is cut before it is known
 _KINDLESS = re.compile(f"{OPEN}(?=[0-9])")
 _UNTIDY = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-_HTTP = re.compile(r"https?://[^\s/?#\\\"<>]+[^\s\\\"<>]*", re.IGNORECASE)
+# A host, or an IPv6 address in brackets; a lone bracket is what URL parsers break on.
+_HTTP = re.compile(
+    r"https?://(?:[^\s/?#\\\"<>\[\]]+|\[[0-9a-f:.]+\](?::[0-9]*)?)(?:[/?#][^\s\\\"<>]*)?",
+    re.IGNORECASE,
+)
 _URL_SAFE = "%/:?#[]@!$&'()*+,;=~-._"
 
 

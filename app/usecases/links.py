@@ -79,9 +79,10 @@ def follow(runtime: Runtime, token: str, now: datetime) -> tuple[Claims, str]:
     linked, document = _message(runtime, claims.id)
     try:
         url = link_target(document, linked.data, claims.index)
-    except ContentRefused as refused:
-        raise NoSuchLink("the message has no such link") from refused
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
+        web = urlsplit(url).scheme.lower() in ("http", "https")
+    except (ContentRefused, ValueError) as error:  # urlsplit has opinions of its own on hosts
+        raise NoSuchLink("the message has no such link") from error
+    if not web:
         raise NoSuchLink("not a web link")
     return claims, url
 

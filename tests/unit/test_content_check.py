@@ -49,6 +49,12 @@ def problems(
         ({"text": "x", "subject": "{{ a|trim }}"}, {"a": "x\ny"}, ["content.subject"]),
         ({"text": "[x](javascript:alert)"}, {}, ["content.text"]),
         ({"text": "![x](data:image/png)"}, {}, ["content.text"]),
+        ({"text": "[x](https://[::1]:8000/a) [y](https://a.example:80?b=[1])"}, {}, []),
+        (
+            {"text": "x", "actions": [{"label": "a", "url": "{{ u }}"}]},
+            {"u": "http://[a/"},
+            ["data"],
+        ),
         (
             {"text": "x", "actions": [{"label": "a", "url": "javascript:a"}]},
             {},

@@ -156,6 +156,8 @@ BAD = [
             " https://shop.example",
             "https://",
             "https:///path",
+            "https://[abc/",
+            "https://a[b]c.example/",
             "https://{{ host }}/x",
             "{{ url }}",
             "https://shop.example@evil.example/",

@@ -48,7 +48,7 @@ MAX_INTENT_BYTES: Final = 256 * 1024  # of its JSON in UTF-8
 # http(s), a literal host (no user:password@, no placeholder), then a path or query that may hold
 # {{ placeholders }}. An allow-list: javascript:, data: and disguises by blanks do not match.
 _URL: Final = re.compile(
-    r"https?://[^\s/?#@{}\\<>\"'`\x00-\x20\x7f]+"
+    r"https?://(?:[^\s/?#@{}\[\]\\<>\"'`\x00-\x20\x7f]+|\[[0-9a-f:.]+\](?::[0-9]+)?)"
     r"(?:[/?#](?:[^\s{}\\<>\"`\x00-\x20\x7f]|\{\{[^{}\r\n\x00-\x1f]*\}\})*)?",
     re.IGNORECASE,
 )
