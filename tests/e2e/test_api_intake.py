@@ -2,15 +2,18 @@
 
 import gzip
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from structlog.testing import capture_logs
 
+from app.api import create
 from app.usecases.keys import create_key, revoke
 from converge_producer import Intent, Producer, Refused
-from tests.e2e.api import MAX_BYTES, Site, intent
+from tests.e2e.api import MAX_BYTES, Site, intent, serving
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -141,6 +144,25 @@ def test_a_long_body_is_refused_however_it_comes(site: Site, path: str) -> None:
     parts = (long[start : start + 50_000] for start in range(0, len(long), 50_000))
     chunked = site.call("POST", path, data=parts, headers=headers)
     site.problem(chunked, 413, "body")
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(site: Site) -> None:
+    with serving(create(site.house.runtime, body_s=0.2)) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port or 80), timeout=20) as caller:
+            head = "POST /v1/intents HTTP/1.1\r\nHost: converge\r\nContent-Length: 100\r\n"
+            caller.sendall(f"{head}Authorization: Bearer {site.key}\r\n\r\n{{".encode())
+            answer = b"".join(iter(lambda: caller.recv(4096), b""))  # to the connection's end
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["field"] == "body"
+
+
+def test_a_content_that_cannot_be_rendered_does_not_spoil_its_batch(site: Site) -> None:
+    contents = ("{{ 'a word'|truncate(1) }}", "{{ [1]|batch(10**9) }}", "{{ 5|round(-10000) }}")
+    bad = [intent(content={"text": text}) for text in contents]
+    results = batch(site, *bad, intent())
+    assert [one["status"] for one in results] == [*["refused"] * len(bad), "accepted"]
+    assert {one["field"] for one in results[:-1]} == {"content.text"}
 
 
 def test_compressed_and_foreign_bodies_are_refused(site: Site) -> None:
