@@ -20,13 +20,18 @@ from app.usecases.links import Nudge
 from app.usecases.runtime import Runtime
 
 MAX_BYTES = 5_000_000
+BODY_S = 30.0
 BATCHES_AT_ONCE = 4
 """Batches hold the interpreter for long; more of them at once would only wait for each other."""
 NOTES_AT_ONCE = 4
 
 
-def create(runtime: Runtime, *, max_bytes: int = MAX_BYTES) -> FastAPI:
-    """Make the application. `max_bytes` is the longest request body that is read."""
+def create(runtime: Runtime, *, max_bytes: int = MAX_BYTES, body_s: float = BODY_S) -> FastAPI:
+    """Make the application.
+
+    `max_bytes` is the longest request body that is read, `body_s` how many seconds it may take to
+    arrive.
+    """
     app = FastAPI(
         title="Converge",
         description="Say what a customer should learn; Converge decides where and when.",
@@ -54,7 +59,7 @@ def create(runtime: Runtime, *, max_bytes: int = MAX_BYTES) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     secure = runtime.words.public_url.startswith("https://")
-    app.add_middleware(Door, metrics=metrics, max_bytes=max_bytes, secure=secure)
+    app.add_middleware(Door, metrics=metrics, max_bytes=max_bytes, body_s=body_s, secure=secure)
     app.openapi = partial(_openapi, app, app.openapi)  # type: ignore[method-assign]
     return app
 

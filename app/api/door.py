@@ -3,6 +3,7 @@
 import time
 from typing import Final
 
+import anyio
 import structlog
 from fastapi import Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
@@ -56,12 +57,18 @@ class Metrics:
 
 
 class Door:
-    """ASGI middleware around the whole application. `max_bytes` bounds a request's body."""
+    """ASGI middleware around the whole application.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_bytes: int, *, secure: bool) -> None:
+    A request's body is bounded by `max_bytes`, and by `body_s` seconds until all of it is there.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, max_bytes: int, *, body_s: float, secure: bool
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_bytes = max_bytes
+        self._body_s = body_s
         self._headers = {**HEADERS, **({"Strict-Transport-Security": HSTS} if secure else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +81,8 @@ class Door:
         try:
             self._look(Headers(scope=scope))
             _refuse_nul(scope)
-            await self._app(scope, _Bounded(receive, self._max_bytes), answer)
+            body = _Bounded(receive, self._max_bytes, anyio.current_time() + self._body_s)
+            await self._app(scope, body, answer)
         except ClientDisconnect:
             return  # nobody is left to be answered
         except Exception as error:
@@ -102,16 +110,22 @@ class Door:
 
 
 class _Bounded:
-    """Receives a body, and stops where it gets too long, however it was announced."""
+    """Receives a body, and stops where it gets too long, however it was announced, or too late."""
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, deadline: float) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
         self._left = max_bytes
+        self._deadline = deadline
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        with anyio.CancelScope(deadline=self._deadline) as scope:
+            message = await self._receive()
+        if scope.cancelled_caught:
+            raise TOO_SLOW
         if message["type"] == "http.request":
+            if not message.get("more_body", False):
+                self._deadline = float("inf")  # from here on it waits for the caller to leave
             self._left -= len(message.get("body", b""))
             if self._left < 0:
                 raise too_large(self._max_bytes)
@@ -133,6 +147,15 @@ class _Answer:
             for name, value in self._headers.items():
                 headers.setdefault(name, value)
         await self._send(message)
+
+
+TOO_SLOW: Final = Problem(
+    408,
+    "too_slow",
+    "the body did not arrive in time; send it faster, or in several batches",
+    field="body",
+    headers={"Connection": "close"},
+)
 
 
 def too_large(max_bytes: int) -> Problem:
