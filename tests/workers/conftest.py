@@ -205,6 +205,11 @@ class Fleet:
         with self.runtime.engine.begin() as connection:
             return list(connection.execute(text(query), parameters).all())
 
+    def now(self) -> datetime:
+        """The ledger's clock."""
+        at: datetime = self.rows("SELECT clock_timestamp()")[0][0]
+        return at
+
     def count(self, query: str, **parameters: Any) -> int:
         """One number from the ledger; a ledger that is away counts nothing."""
         try:

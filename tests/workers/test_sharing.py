@@ -48,7 +48,7 @@ def rush(fleet: Fleet) -> Rush:
     total = BULK + SMALL + NORMAL + URGENT
     fleet.wait(lambda: fleet.count("SELECT count(*) FROM intents") == total)
     assert not fleet.arrived()
-    started = float(fleet.rows("SELECT extract(epoch FROM clock_timestamp())")[0][0])
+    started = fleet.now().timestamp()
     resume(fleet.runtime, Target(account="relay"), OPERATOR)
     fleet.wait(lambda: fleet.arrived() >= total)
     for campaign in ("bulk", "small", "normal", "urgent"):
