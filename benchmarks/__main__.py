@@ -64,7 +64,7 @@ def rounds(place: Place, port: int, sizes: Sizes, findings: Findings) -> None:
     """(a), (b), (c) and (d) in turns, so that a mood of the machine meets all of them."""
     for number in range(1, sizes.rounds + 1):
         with _step(f"round {number} of {sizes.rounds}: (a) bare loop"):
-            bare = baselines.bare(place, port, sizes.mails)
+            bare, cost = baselines.bare(place, port, sizes.mails)
             findings.note("bare_loop_per_s", bare)
         with _step("    (b) empty Celery tasks"):
             findings.note("empty_tasks_per_s", baselines.empty_tasks(place, sizes.empty_tasks))
@@ -75,7 +75,7 @@ def rounds(place: Place, port: int, sizes: Sizes, findings: Findings) -> None:
             findings.note("whole_way_per_s", took.whole_way)
             findings.note("intake_per_s", took.intake)
             findings.note("delivery_phase_per_s", took.delivery_phase)
-            findings.costs_us = took.costs_us
+            findings.costs_us = {"(a) bare loop": cost, **took.costs_us}
         with _step("    intake over HTTP"):
             findings.note("intake_http_per_s", http_intake(place, sizes.http))
     findings.ratio("delivered_vs_bare_loop", "whole_way_per_s", "bare_loop_per_s")

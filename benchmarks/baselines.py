@@ -9,25 +9,28 @@ from celery import Celery
 
 from benchmarks import bare_loop
 from benchmarks import plain_celery_names as names
+from benchmarks.costs import per_message, spent
 from benchmarks.place import Place, Stuck, wait_until
 from converge_producer.publishing import Message, Publisher
 
 _PATIENCE_S = 120.0
 
 
-def bare(place: Place, port: int, count: int) -> float:
-    """(a) Mails a second of the bare loop, in a process of its own."""
+def bare(place: Place, port: int, count: int) -> tuple[float, dict[str, float]]:
+    """(a) Mails a second of the bare loop, in a process of its own, and what a mail costs."""
     fill(place, count)
     place.execute("CHECKPOINT")
+    before = spent(place)
     arguments = ("-m", "benchmarks.bare_loop", place.settings.database_url, str(port))
     process = place.spawn("bare", *arguments, output=subprocess.PIPE)
     said, _ = process.communicate(timeout=_PATIENCE_S)
     if process.returncode != 0:
         raise Stuck((place.folder / "bare.log").read_text())
-    sent, seconds = said.split()
+    sent, seconds, computed = said.split()
     if int(sent) != count:
         raise Stuck(f"the bare loop sent {int(sent)} of {count}")
-    return count / float(seconds)
+    after = {**spent(place), "bare loop": float(computed)}
+    return count / float(seconds), per_message(before, after, count)
 
 
 def empty_tasks(place: Place, count: int) -> float:

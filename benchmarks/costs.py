@@ -9,10 +9,10 @@ import psutil
 from benchmarks.place import Fleet, Place
 
 
-def spent(place: Place, fleet: Fleet) -> dict[str, float]:
+def spent(place: Place, fleet: Fleet | None = None) -> dict[str, float]:
     """Processor seconds so far: the producer (this process), workers, servers and sinks."""
     used: dict[str, float] = defaultdict(float, producer=time.process_time())
-    for name, seconds in fleet.processor_seconds().items():
+    for name, seconds in (fleet.processor_seconds() if fleet else {}).items():
         used[name.rpartition("-")[0] or name] += seconds
     servers = json.loads((place.folder / "data" / "servers.json").read_text())["servers"]
     for name, server in servers.items():
