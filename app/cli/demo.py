@@ -50,7 +50,7 @@ channel = "sms"
 provider = "sandbox"
 sandbox = true
 url = "env:CONVERGE_SANDBOX_URL"
-secret = "sandbox"
+secret = "env:CONVERGE_SANDBOX_SECRET"
 rate = 15
 
 [chat-1]
@@ -58,7 +58,7 @@ channel = "chat"
 provider = "sandbox"
 sandbox = true
 url = "env:CONVERGE_SANDBOX_URL"
-secret = "sandbox"
+secret = "env:CONVERGE_SANDBOX_SECRET"
 """
 
 _Steps = Generator[None, None, None]

@@ -7,7 +7,7 @@ import typer
 from app.cli.context import DEFAULT_BRAND, BrandName, Json, brand_called, runtime
 from app.cli.control import actor
 from app.cli.failures import Problem
-from app.cli.screen import err, out, print_json, table
+from app.cli.screen import err, out, print_json, print_table
 from app.usecases import keys as keys_of
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -62,10 +62,10 @@ def list_all(json: Json = False) -> None:
         return
     columns = ("prefix", "brand", "senders", "test", "label", "created_at", "revoked_at")
     heads = tuple(column.removesuffix("_at") for column in columns)
-    out.print(
-        table(heads, [[_shown(name, row[name]) for name in columns] for row in rows])
-        if rows
-        else "There are no keys; `converge keys create` makes one."
+    print_table(
+        heads,
+        [[_shown(name, row[name]) for name in columns] for row in rows],
+        nothing="There are no keys; `converge keys create` makes one.",
     )
 
 

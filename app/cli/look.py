@@ -10,7 +10,7 @@ from rich.text import Text
 from app.cli.context import Json, Limit, brand_called, runtime, since_moment
 from app.cli.control import actor
 from app.cli.failures import FAILED, USAGE, Problem
-from app.cli.screen import err, out, plural, print_json, table
+from app.cli.screen import cell, err, out, plural, print_json, print_table
 from app.cli.story import show_intent
 from app.usecases import inspect
 from app.usecases.control import Operator, replay
@@ -84,7 +84,7 @@ def why(
     for intent in found["intents"]:
         show_intent(intent)
     if found["refusals"]:
-        out.print(_refusals(found["refusals"], title="Not taken"))
+        _show_refusals(found["refusals"], title="Not taken")
     if not found["intents"] and not found["refusals"]:
         out.print("Nothing was meant for them" + (" in that time." if since else "."))
     if found["more"]:
@@ -111,7 +111,7 @@ def queues(json: Json = False) -> None:
         for lane in state["lanes"]
     ]
     columns = ("channel", "lane", "due#", "held#", "held by", "queued#", "sending#", "oldest due#")
-    out.print(table(columns, lanes) if lanes else "Nothing waits to be sent.")
+    print_table(columns, lanes, nothing="Nothing waits to be sent.")
     out.print(
         f"\nIntents to decide: {_count(state['intents_due'])}. "
         f"Facts to read: {_count(state['inbox_waiting'])}.\n"
@@ -122,13 +122,13 @@ def queues(json: Json = False) -> None:
             (*(one[name] for name in named), one["reason"], one["actor"], one["started_at"])
             for one in state["pauses"]
         ]
-        out.print(table((*named, "reason", "by", "since"), rows, title="Paused"))
+        print_table((*named, "reason", "by", "since"), rows, title="Paused")
         out.print()
     rows = [
         (one["name"], one["channel"], one["sandbox"], one["state"], one["until"])
         for one in state["accounts"]
     ]
-    out.print(table(("account", "channel", "sandbox", "state", "until"), rows, title="Accounts"))
+    print_table(("account", "channel", "sandbox", "state", "until"), rows, title="Accounts")
 
 
 def failed_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -> None:
@@ -137,11 +137,10 @@ def failed_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -
     if json:
         print_json(rows)
         return
-    columns = ("id", "intent", "customer", "channel", "account", "tries#", "reason", "at", "replay")
+    columns = ("id#", "customer", "channel", "account", "tries#", "reason", "at", "replay")
     shown = [
         (
             Text(str(row["id"])),
-            row["intent"],
             row["customer"],
             row["channel"],
             row["account"],
@@ -152,7 +151,8 @@ def failed_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -
         )
         for row in rows
     ]
-    _list(columns, shown, "Nothing failed.", more)
+    print_table(columns, shown, nothing="Nothing failed.")
+    _tell_more(more)
 
 
 def failed_show(
@@ -167,12 +167,13 @@ def failed_show(
         print_json(found)
         return
     tries = found.pop("tries")
+    found["id"] = str(found["id"])
     for name, value in found.items():
         out.print(Text(f"{name.replace('_', ' '):<14}", style="bright_black"), end="")
-        out.print(Text("-" if value in (None, "") else str(value)), soft_wrap=True)
+        out.print(cell(value), soft_wrap=True)
     out.print()
     columns = ("try#", "account", "outcome", "reason", "at", "worker", "task")
-    out.print(table(columns, [_try(one) for one in tries], title="Attempts"))
+    print_table(columns, [_try(one) for one in tries], title="Attempts")
 
 
 def failed_replay(
@@ -199,12 +200,9 @@ def refused_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) 
     rows, more = inspect.refused(runtime(), _brand_id(brand), limit)
     if json:
         print_json(rows)
-    elif rows:
-        out.print(_refusals(rows))
-        if more:
-            out.print("There are more: --limit shows them.", style="bright_black")
-    else:
-        out.print("Nothing was refused.")
+        return
+    _show_refusals(rows)
+    _tell_more(more)
 
 
 def _show_task(task: UUID, json: bool) -> None:
@@ -214,13 +212,12 @@ def _show_task(task: UUID, json: bool) -> None:
         return
     if not rows:
         raise Problem(f"No message was tried by a task {task}: it sent nothing, or is none.")
-    columns = ("intent", "channel", "address", "account", "outcome", "reason", "now", "at")
+    columns = ("intent", "channel", "address", "outcome", "reason", "now", "at")
     shown = [
         (
             row["intent"],
             row["channel"],
             row["address"],
-            row["account"],
             row["outcome"],
             row["reason"],
             row["state"],
@@ -228,28 +225,27 @@ def _show_task(task: UUID, json: bool) -> None:
         )
         for row in rows
     ]
-    out.print(table(columns, shown, title=f"{plural(len(rows), 'message')} of this task"))
+    print_table(columns, shown, title=f"{plural(len(rows), 'message')} of this task")
 
 
 def _show_customer(customer: dict[str, Any]) -> None:
     out.print(Text(customer["ref"], style="bold"), f"of brand {customer['brand']}")
     columns = ("channel", "service", "address", "state", "reason")
     rows = [[one[name] for name in columns] for one in customer["endpoints"]]
-    out.print(table(columns, rows) if rows else "No channel reaches them.")
+    print_table(columns, rows, nothing="No channel reaches them.")
     out.print()
 
 
-def _refusals(rows: list[dict[str, Any]], title: str = "") -> Any:
+def _show_refusals(rows: list[dict[str, Any]], title: str = "") -> None:
     columns = ("at", "brand", "sender", "key", "field", "reason")
     shown = [
         (row["refused_at"], row["brand"], row["sender"], row["key"], row["field"], row["reason"])
         for row in rows
     ]
-    return table(columns, shown, title=title)
+    print_table(columns, shown, title=title, nothing="Nothing was refused.")
 
 
-def _list(columns: tuple[str, ...], rows: list[Any], nothing: str, more: str | None) -> None:
-    out.print(table(columns, rows) if rows else nothing)
+def _tell_more(more: str | None) -> None:
     if more:
         out.print("There are more: --limit shows them.", style="bright_black")
 

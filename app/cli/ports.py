@@ -12,10 +12,10 @@ ADDRESSES = "addresses.json"
 """Kept in the data folder: sent links lead to these ports, so a second start takes them again."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _NAMES = {
-    "api_port": "API",
+    "api_port": "the API",
     "flower_port": "Flower",
-    "sandbox_smtp_port": "sandbox mail",
-    "sandbox_url": "sandbox page",
+    "sandbox_smtp_port": "the sandbox's mail",
+    "sandbox_url": "the sandbox's page",
 }
 
 
@@ -37,7 +37,7 @@ def with_free_ports(settings: Settings) -> tuple[Settings, list[str]]:
                 f"CONVERGE_{name.upper()} to another."
             )
         chosen[name] = _free_port(set(chosen.values()))
-        moved.append(f"port {port} is taken; the {_NAMES[name]} is on {chosen[name]}")
+        moved.append(f"port {port} is taken; {_NAMES[name]} is on {chosen[name]}")
     return _with_ports(settings, chosen), moved
 
 

@@ -2,14 +2,15 @@
 
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -48,26 +49,27 @@ def print_json_line(value: Any) -> None:
     sys.stdout.write(told.decode())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> Table:
-    """Make a table; a column whose name ends with # holds numbers. Text is shown as it is."""
-    made = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        header_style="bright_black",
-    )
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", nothing: str = ""
+) -> None:
+    """Print a table, or `nothing` where it has no rows; a name that ends with # is of numbers.
+
+    A row is one line, as wide as it must be: ids can be copied, and `grep` finds whole rows.
+    """
+    if not rows:
+        out.print(nothing)
+        return
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bright_black")
     for column in columns:
-        made.add_column(
-            column.rstrip("#"),
-            justify="right" if column.endswith("#") else "left",
-            overflow="fold",
-        )
+        justify: JustifyMethod = "right" if column.endswith("#") else "left"
+        made.add_column(column.rstrip("#"), justify=justify, no_wrap=True)
     for row in rows:
         made.add_row(*(cell(value) for value in row))
-    return made
+    wide = out.options.update(max_width=10_000)
+    made.width = Measurement.get(out, wide, made).maximum
+    if title:
+        out.print(title, style="bold")
+    out.print(made, crop=False, width=made.width)
 
 
 def cell(value: Any) -> Text:

@@ -57,7 +57,7 @@ def _until_stopped(machine: Machine, status: Status, key: str | None) -> _Steps:
     status.stop()
     out.print(_panel(machine, key))
     for line in machine.moved:
-        out.print(f"Note: {line}", style="yellow")
+        out.print(f"Note: {line}.", style="yellow")
     if key is None:
         _advise(machine)
     try:

@@ -74,6 +74,6 @@ def test_a_port_set_by_hand_that_is_taken_is_told(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         done = run_converge("up", DATA_DIR=tmp_path / "data", API_PORT=str(port))
     assert done.returncode == 1
-    assert f"Port {port} (API) is taken" in done.stderr
+    assert f"Port {port} (the API) is taken" in done.stderr
     assert "CONVERGE_API_PORT" in done.stderr
     assert not (tmp_path / "data").exists()
