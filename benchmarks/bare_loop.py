@@ -1,8 +1,9 @@
 """(a) The bare loop: claim, format, send over pipelined SMTP, record; nothing else.
 
 `python -m benchmarks.bare_loop DATABASE_URL PORT` empties its table `bench_mails` of work and
-prints the seconds from its first claim to its last commit, and those of them that it computed. No limits, no links signed, no attempts
-kept, no decisions, no broker: what any mailing system on Postgres has to do at the least.
+prints how many mails it sent, the seconds from its first claim to its last commit, and those of
+them in which it computed. No limits, no signed links, no attempts kept, no decisions, no broker:
+what any mailing system on Postgres has to do at the least.
 """
 
 import sys
