@@ -17,9 +17,11 @@ INTENT_MOVES: Mapping[I, frozenset[I]] = {
 }
 
 DELIVERY_MOVES: Mapping[D, frozenset[D]] = {
-    D.PLANNED: frozenset({D.QUEUED, D.CANCELLED, D.EXPIRED, D.FAILED}),
-    # queued -> planned: the hint was lost, or the work was paused after it was hinted.
-    D.QUEUED: frozenset({D.SENDING, D.PLANNED, D.CANCELLED, D.EXPIRED, D.FAILED}),
+    # planned, queued -> sent, failed: it was to be tried again, and its slow worker spoke at last.
+    D.PLANNED: frozenset({D.QUEUED, D.SENT, D.FAILED, D.CANCELLED, D.EXPIRED}),
+    # queued -> planned: the hint was lost, or its account is not configured any more.
+    D.QUEUED: frozenset({D.SENDING, D.PLANNED, D.SENT, D.FAILED, D.CANCELLED, D.EXPIRED}),
+    # sending -> planned, at once: its work was paused after it was hinted.
     # sending -> planned: proven not accepted, so it is tried again.
     # sending -> delivered: the receipt overtook our own settle.
     # sending -> cancelled: its intent was seen meanwhile and the attempt did not go through.

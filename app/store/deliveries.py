@@ -1,4 +1,4 @@
-"""Deliveries: released, claimed, settled, watched. Every move is a compare-and-set on the state."""
+"""Deliveries: claimed, settled, watched. Every move is a compare-and-set on the state."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +10,6 @@ from sqlalchemy import Connection, text
 
 from app.domain.vocabulary import DeliveryState
 from app.store.session import as_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """Waiting work that takes its turn as one: a sender's campaign within a channel and lane."""
-
-    sender_id: int
-    brand_id: int
-    campaign: str
-    test: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A delivery that was given a hint: whose losses decide whether it goes alone."""
-
-    id: int
-    account: str
-    losses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,140 +34,6 @@ class Claimed:
     locale: str | None
     expires_at: datetime
     claimed_at: datetime
-
-
-def waiting_flows(connection: Connection, channel: str, lane: str) -> list[Flow]:
-    """The flows with planned deliveries, found by skipping through the index from one to the next.
-
-    The cost grows with the number of flows, not with the number of rows that wait.
-    """
-    rows = connection.execute(
-        text("""
-            WITH RECURSIVE flows AS (
-                (SELECT sender_id, campaign, test, brand_id FROM deliveries
-                  WHERE state = 'planned' AND channel = :channel AND lane = :lane
-                  ORDER BY sender_id, campaign, test LIMIT 1)
-                UNION ALL
-                SELECT next.* FROM flows f CROSS JOIN LATERAL (
-                    SELECT sender_id, campaign, test, brand_id FROM deliveries d
-                     WHERE state = 'planned' AND channel = :channel AND lane = :lane
-                       AND (d.sender_id, d.campaign, d.test) > (f.sender_id, f.campaign, f.test)
-                     ORDER BY sender_id, campaign, test LIMIT 1) next
-            )
-            SELECT sender_id, brand_id, campaign, test FROM flows"""),
-        {"channel": channel, "lane": lane},
-    )
-    return [Flow(*row) for row in rows]
-
-
-def release(
-    connection: Connection,
-    channel: str,
-    lane: str,
-    account: str,
-    known: Collection[str],
-    shares: Sequence[tuple[Flow, int]],
-    hint_lost_s: float,
-) -> list[Released]:
-    """Take due deliveries of each flow, at most its share, as queued for `account`.
-
-    A delivery that an account of `known` was assigned to before keeps it: only settle moves it.
-    After `hint_lost_s` seconds without a claim the hint counts as lost.
-    """
-    flows = [
-        {"sender_id": f.sender_id, "campaign": f.campaign, "test": f.test, "share": share}
-        for f, share in shares
-    ]
-    rows = connection.execute(
-        text("""
-            WITH picked AS MATERIALIZED (
-                SELECT d.id FROM json_to_recordset(CAST(:flows AS json)) AS f(
-                           sender_id int, campaign text, test boolean, share int)
-                 CROSS JOIN LATERAL (
-                    SELECT id FROM deliveries
-                     WHERE state = 'planned' AND channel = :channel AND lane = :lane
-                       AND sender_id = f.sender_id AND campaign = f.campaign AND test = f.test
-                       AND due_at <= now()
-                     ORDER BY due_at LIMIT f.share FOR UPDATE SKIP LOCKED) d
-            )
-            UPDATE deliveries d SET state = 'queued',
-                   account = CASE WHEN d.account = ANY(CAST(:known AS text[]))
-                                  THEN d.account ELSE :account END,
-                   due_at = now() + make_interval(secs => :lost)
-              FROM picked WHERE d.id = picked.id
-            RETURNING d.id, d.account, d.losses"""),
-        {
-            "flows": as_rows(flows),
-            "channel": channel,
-            "lane": lane,
-            "account": account,
-            "known": list(known),
-            "lost": hint_lost_s,
-        },
-    )
-    return [Released(*row) for row in rows]
-
-
-def outstanding(
-    connection: Connection, accounts: Collection[str], limit: int
-) -> dict[tuple[str, str], int]:
-    """How many deliveries are hinted and not claimed yet, by account and lane, `limit` at most.
-
-    Bounded: the dispatcher releases no more than about two seconds of an account's pace.
-    """
-    rows = connection.execute(
-        text("""
-            SELECT a.account, l.lane, q.waiting
-              FROM unnest(CAST(:accounts AS text[])) AS a(account)
-             CROSS JOIN unnest(ARRAY['urgent', 'normal', 'bulk']) AS l(lane)
-             CROSS JOIN LATERAL (SELECT count(*) AS waiting FROM (
-                 SELECT FROM deliveries WHERE state = 'queued' AND account = a.account
-                    AND lane = l.lane LIMIT :limit) bounded) q"""),
-        {"accounts": list(accounts), "limit": limit},
-    )
-    return {(row[0], row[1]): row[2] for row in rows}
-
-
-def take_back(
-    connection: Connection, ids: Collection[int], after_s: float, reason: str | None
-) -> None:
-    """Put queued deliveries back to planned, to be released again after `after_s` seconds."""
-    connection.execute(
-        text("""
-            UPDATE deliveries SET state = 'planned', reason = coalesce(:reason, reason),
-                   due_at = now() + make_interval(secs => :after)
-             WHERE id = ANY(CAST(:ids AS bigint[])) AND state || '' = 'queued'"""),
-        {"ids": list(ids), "after": after_s, "reason": reason},
-    )
-
-
-def release_lost_hints(connection: Connection, limit: int) -> int:
-    """Make queued deliveries whose hint was never claimed planned again; return how many.
-
-    Accounts are found by skipping through the index, so that those no longer configured count.
-    """
-    done = connection.execute(
-        text("""
-            WITH RECURSIVE lines AS (
-                (SELECT account, lane FROM deliveries WHERE state = 'queued'
-                  ORDER BY account, lane LIMIT 1)
-                UNION ALL
-                SELECT next.* FROM lines l CROSS JOIN LATERAL (
-                    SELECT account, lane FROM deliveries d
-                     WHERE state = 'queued' AND (d.account, d.lane) > (l.account, l.lane)
-                     ORDER BY account, lane LIMIT 1) next
-            ), lost AS MATERIALIZED (
-                SELECT d.id FROM lines l CROSS JOIN LATERAL (
-                    SELECT id FROM deliveries
-                     WHERE state = 'queued' AND account = l.account AND lane = l.lane
-                       AND due_at <= now()
-                     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) d
-            )
-            UPDATE deliveries d SET state = 'planned', due_at = now()
-              FROM lost WHERE d.id = lost.id"""),
-        {"limit": limit},
-    )
-    return done.rowcount
 
 
 def claim(
@@ -223,25 +70,34 @@ _CLAIM = """
               c.name, c.locale, i.expires_at, now()"""
 
 _END_UNCLAIMABLE = """
+    WITH picked AS MATERIALIZED (
+        SELECT d.id, i.state AS intent, i.expires_at <= now() AS late,
+               coalesce(e.state, 'removed') AS endpoint
+          FROM deliveries d JOIN intents i ON i.id = d.intent_id
+          LEFT JOIN endpoints e ON e.id = d.endpoint_id
+         WHERE d.id = ANY(CAST(:ids AS bigint[])) AND d.state || '' = 'queued'
+           AND d.account = :account
+           AND (i.state <> 'open' OR i.expires_at <= now() OR e.state IS DISTINCT FROM 'active')
+         ORDER BY d.id FOR UPDATE OF d SKIP LOCKED
+    )
     UPDATE deliveries d SET
-           state = CASE WHEN i.state <> 'open' THEN 'cancelled'
-                        WHEN i.expires_at <= now() THEN 'expired' ELSE 'failed' END,
-           reason = CASE WHEN i.state <> 'open' THEN 'intent_' || i.state
-                         WHEN i.expires_at <= now() THEN 'expires_at'
-                         ELSE 'endpoint_' || e.state END,
-           due_at = CASE WHEN i.state = 'open' AND i.expires_at > now() THEN now() END
-      FROM intents i, endpoints e
-     WHERE d.id = ANY(CAST(:ids AS bigint[])) AND d.state || '' = 'queued'
-       AND d.account = :account
-       AND i.id = d.intent_id AND e.id = d.endpoint_id
-       AND (i.state <> 'open' OR i.expires_at <= now() OR e.state <> 'active')"""
+           state = CASE WHEN p.intent NOT IN ('open', 'expired') THEN 'cancelled'
+                        WHEN p.late OR p.intent = 'expired' THEN 'expired' ELSE 'failed' END,
+           reason = CASE WHEN p.intent <> 'open' THEN 'intent_' || p.intent
+                         WHEN p.late THEN 'expires_at' ELSE 'endpoint_' || p.endpoint END,
+           due_at = CASE WHEN p.intent = 'open' AND NOT p.late THEN now() END
+      FROM picked p WHERE d.id = p.id"""
 
 
 def hand_back(connection: Connection, ids: Collection[int], token: UUID) -> None:
-    """Put claimed deliveries back to planned before anything was tried: their work is paused."""
+    """Put claimed deliveries back to planned before anything was tried: their work is paused.
+
+    What no account has tried yet may go by another one.
+    """
     connection.execute(
         text("""
-            UPDATE deliveries SET state = 'planned', due_at = now()
+            UPDATE deliveries SET state = 'planned', due_at = now(),
+                   account = CASE WHEN attempts = 0 THEN '' ELSE account END
              WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'sending'
                AND claim_token = :token"""),
         {"ids": list(ids), "token": token},
@@ -261,9 +117,11 @@ def settle(
 
     A row is `{"id", "state", "due_at", "reason", "attempts", "account", "receipt_ref", "outcome",
     "outcome_reason", "ref", "started_at", "finished_at"}`; `outcome` null is no attempt (the row
-    was put back before it was tried). A delivery whose lease ended meanwhile (`unknown`) is still
-    settled by the token that it was claimed under; every attempt is recorded in any case, and one
-    heard of after its lease keeps `lease_ended` as its reason where it has no other.
+    was put back before it was tried). A delivery whose lease ended meanwhile is still settled by
+    the token that it was claimed under, until a new attempt begins: where it waits for one already,
+    proof that it went out, or never can, takes it back. One that was opened before we came to
+    settle it stays delivered. Every attempt is recorded in any case, and one heard of after its
+    lease keeps `lease_ended` as its reason where it has no other.
     """
     done = connection.execute(
         text(_SETTLE),
@@ -285,8 +143,11 @@ _SETTLE = """
             account text, receipt_ref text, outcome text, outcome_reason text, ref text,
             started_at timestamptz, finished_at timestamptz)
     ), mine AS MATERIALIZED (
-        SELECT d.id FROM deliveries d JOIN rows USING (id)
-         WHERE d.claim_token = :token AND d.state IN ('sending', 'unknown')
+        SELECT d.id FROM deliveries d JOIN rows r USING (id)
+         WHERE d.claim_token = :token
+           AND (d.state IN ('sending', 'unknown')
+                OR d.state IN ('planned', 'queued') AND r.state IN ('sent', 'failed')
+                OR d.state = 'delivered' AND r.state = 'sent')
          ORDER BY d.id FOR UPDATE OF d
     ), noted AS (
         INSERT INTO attempts (delivery_id, claim_token, number, account, outcome, reason, ref,
@@ -300,13 +161,15 @@ _SETTLE = """
             task_id = excluded.task_id, worker = excluded.worker
     )
     UPDATE deliveries d SET
-           state = CASE WHEN i.state <> 'open' AND r.state IN ('planned', 'unknown')
+           state = CASE WHEN d.state = 'delivered' THEN d.state
+                        WHEN i.state <> 'open' AND r.state IN ('planned', 'unknown')
                         THEN 'cancelled' ELSE r.state END,
-           due_at = CASE WHEN i.state = 'open' THEN r.due_at END,
+           due_at = CASE WHEN d.state = 'delivered' THEN d.due_at
+                         WHEN i.state = 'open' THEN r.due_at END,
            reason = r.reason, attempts = r.attempts, account = r.account,
            provider_ref = coalesce(r.receipt_ref, d.provider_ref),
-           handed_over_at = CASE WHEN r.state = 'sent' THEN r.finished_at
-                                 ELSE d.handed_over_at END
+           handed_over_at = CASE WHEN r.state = 'sent' AND d.state <> 'delivered'
+                                 THEN r.finished_at ELSE d.handed_over_at END
       FROM mine, rows r, intents i
      WHERE d.id = mine.id AND r.id = d.id AND i.id = d.intent_id
     RETURNING d.id, d.intent_id, d.state"""

@@ -12,8 +12,8 @@ from app.domain.vocabulary import Channel, Urgency
 from app.store import backlog
 from app.store.backlog import Waiting
 from app.store.catalog import Catalog
-from app.store.deliveries import outstanding
 from app.store.intents import ledger_now
+from app.store.lanes import outstanding
 from app.usecases.runtime import Runtime
 
 COUNT_BOUND = 10_000

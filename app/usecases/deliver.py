@@ -22,7 +22,7 @@ from app.domain.settlement import Attempted, Settled, settle
 from app.domain.vocabulary import DeliveryState, Kind
 from app.limits.connection import LimitsUnavailable
 from app.limits.rate import Grant, Limit
-from app.store import deliveries
+from app.store import deliveries, lanes
 from app.store.catalog import Catalog
 from app.store.customers import mark_endpoints_invalid
 from app.store.deliveries import Claimed
@@ -77,7 +77,7 @@ def deliver(runtime: Runtime, account_name: str, ids: Sequence[int], hand: Hand)
     if account is None:
         # Not configured here (any more): the dispatcher gives its work to another account.
         with runtime.engine.begin() as connection:
-            deliveries.take_back(connection, ids, 0, "account_gone")
+            lanes.take_back(connection, ids, account_name)
         return {"account_gone": len(ids)}
     token = uuid4()
     claimed = _claim(runtime, account, ids, token)

@@ -5,8 +5,8 @@ time to be looked at, so that what a dying tick took is found again.
 """
 
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -16,12 +16,13 @@ from app.domain.pause import Pause
 from app.domain.settlement import ALONE_AFTER_LOSSES, MAX_LOSSES, resolve_unknown
 from app.domain.vocabulary import Channel, DeliveryState, Kind, Urgency
 from app.limits.health import Health
-from app.store import deliveries, intents
-from app.store.deliveries import Flow, Released, Watched
+from app.store import deliveries, intents, lanes
+from app.store.deliveries import Watched
 from app.store.inbox import inbox_waits
 from app.store.intents import ledger_now
+from app.store.lanes import Flow, Released, Share
 from app.store.pauses import pauses_in_force
-from app.usecases.accounts import BATCH, batch_size, usable_accounts
+from app.usecases.accounts import batches, usable_accounts
 from app.usecases.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
@@ -68,7 +69,7 @@ def _due_intents(runtime: Runtime) -> int:
 
 def _lost_hints(runtime: Runtime) -> int:
     with runtime.engine.begin() as connection:
-        return deliveries.release_lost_hints(connection, TAKE)
+        return lanes.release_lost_hints(connection, TAKE)
 
 
 def _ring_clocks(runtime: Runtime) -> int:
@@ -111,16 +112,13 @@ def _resolved(one: Watched) -> dict[str, Any]:
 
 def _release_channel(runtime: Runtime, channel: Channel, *, test: bool) -> int:
     """Release due deliveries of a channel, urgent lanes first, to accounts with room for them."""
-    if not runtime.accounts_for(channel, test=test):
+    serving = [account.name for account in runtime.accounts_for(channel, test=test)]
+    if not serving:
         return 0
     released = 0
     with runtime.engine.begin() as connection:
         flows = {
-            lane: [
-                flow
-                for flow in deliveries.waiting_flows(connection, channel, lane)
-                if flow.test is test
-            ]
+            lane: [flow for flow in lanes.due_flows(connection, channel, lane) if flow.test is test]
             for lane in Urgency
         }
         if not any(flows.values()):
@@ -128,20 +126,30 @@ def _release_channel(runtime: Runtime, channel: Channel, *, test: bool) -> int:
         now = ledger_now(connection)
         pauses = pauses_in_force(connection)
         accounts = usable_accounts(runtime, channel, test=test, now=now, pauses=pauses)
-        taken = deliveries.outstanding(
+        taken = lanes.outstanding(
             connection, [account.name for account in accounts], MOST_OUTSTANDING
         )
     health = runtime.health.health([account.name for account in accounts], now)
-    for account in accounts:
+    for account in _by_weight(runtime, accounts):
         room = _room(account, health[account.name])
         for lane in Urgency:
             # An urgent lane minds what is out on its own lane alone, so bulk never fills it.
             room -= taken.get((account.name, lane), 0)
-            free = [flow for flow in flows[lane] if not _paused(flow, channel, pauses)]
-            done = _release_lane(runtime, channel, lane, account, free, room, health)
+            free = {
+                flow: [name for name in serving if _paused(flow, channel, name, pauses)]
+                for flow in flows[lane]
+                if not _paused(flow, channel, account.name, pauses)
+            }
+            done = _release_lane(runtime, channel, lane, account, serving, free, room, health)
             released += done
             room -= done
     return released
+
+
+def _by_weight(runtime: Runtime, accounts: Iterable[Account]) -> list[Account]:
+    """Accounts in an order of chance, the weightier sooner: so each has its share of the first
+    turns (P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006)."""
+    return sorted(accounts, key=lambda one: runtime.jitter() ** (1 / one.weight), reverse=True)
 
 
 def _release_lane(
@@ -149,42 +157,49 @@ def _release_lane(
     channel: Channel,
     lane: Urgency,
     account: Account,
-    flows: list[Flow],
+    serving: Sequence[str],
+    flows: Mapping[Flow, Sequence[str]],
     room: int,
-    health: dict[str, Health],
+    health: Mapping[str, Health],
 ) -> int:
-    """Let the flows of a lane take turns at an account's room; each part is hinted at once."""
+    """Let the flows of a lane take turns at an account's room; each part is hinted at once.
+
+    `flows` says for each by which accounts it may not go now. What a flow leaves of its share is
+    for the others.
+    """
     released = 0
-    while flows and room > 0:
+    waiting = list(flows)
+    while waiting and room > 0:
         # Where there are more flows than room, chance decides whose turn it is.
-        turn = random.sample(flows, min(len(flows), room))
+        turn = random.sample(waiting, min(len(waiting), room))
         share = max(1, min(room, AT_ONCE) // len(turn))
         with runtime.engine.begin() as connection:
-            got = deliveries.release(
+            got = lanes.release(
                 connection,
                 channel,
                 lane,
                 account.name,
-                list(runtime.accounts),
-                [(flow, share) for flow in turn],
+                serving,
+                [Share(flow, share, flows[flow]) for flow in turn],
                 runtime.timing.hint_lost,
             )
         _hint(runtime, channel, lane, got, health)
         released += len(got)
         room -= len(got)
-        if len(got) * 2 <= len(turn) * share:
-            break  # most of what was due is out; the next tick comes soon
+        given = Counter(one.flow for one in got)
+        done = {flow for flow in turn if given[flow] < share}
+        waiting = [flow for flow in waiting if flow not in done]
     return released
 
 
-def _paused(flow: Flow, channel: str, pauses: Iterable[Pause]) -> bool:
+def _paused(flow: Flow, channel: str, account: str, pauses: Iterable[Pause]) -> bool:
     return any(
-        pause.account is None
-        and pause.fits(
+        pause.fits(
             brand_id=flow.brand_id,
             channel=channel,
             sender_id=flow.sender_id,
             campaign=flow.campaign,
+            account=account,
         )
         for pause in pauses
     )
@@ -204,19 +219,17 @@ def _hint(
     channel: Channel,
     lane: Urgency,
     released: Sequence[Released],
-    health: dict[str, Health],
+    health: Mapping[str, Health],
 ) -> None:
     """Publish hints after the commit, in batches by account; what has killed goes alone."""
     by_account: dict[str, list[int]] = defaultdict(list)
-    batches: list[tuple[str, list[int]]] = []
+    hints: list[tuple[str, Sequence[int]]] = []
     for one in released:
         if one.losses >= ALONE_AFTER_LOSSES:
-            batches.append((one.account, [one.id]))
+            hints.append((one.account, [one.id]))
         else:
             by_account[one.account].append(one.id)
     for name, ids in by_account.items():
-        account = runtime.accounts.get(name)
-        size = batch_size(account, health.get(name, Health())) if account else BATCH
-        batches += [(name, ids[start : start + size]) for start in range(0, len(ids), size)]
-    if batches:
-        runtime.hints.deliver(channel, lane, batches)
+        hints += batches(runtime.accounts[name], lane, health.get(name, Health()), ids)
+    if hints:
+        runtime.hints.deliver(channel, lane, hints)

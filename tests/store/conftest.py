@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from app.bootstrap import build
+from app.domain.states import DELIVERY_MOVES, INTENT_MOVES
 from app.sandbox.mailsink import MailSink
 from app.usecases.accept import Submission, Verdict, accept
 from app.usecases.apply import BrandWish, Declared, apply
@@ -146,6 +147,21 @@ def customer(ref: str = "ada", **more: Any) -> dict[str, Any]:
     return {"ref": ref, "email": f"{ref}@example.com", **more}
 
 
+def hold_to_the_tables(engine: Engine) -> None:
+    """Let the ledger raise at a move that the domain's tables do not know."""
+    for table, moves in (("deliveries", DELIVERY_MOVES), ("intents", INTENT_MOVES)):
+        allowed = " ".join(f"{old}>{new}" for old, news in moves.items() for new in news)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"""
+                CREATE FUNCTION moved_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF NOT old.state || '>' || new.state = ANY(string_to_array('{allowed}', ' '))
+                    THEN RAISE 'no such move: %% to %%', old.state, new.state; END IF;
+                    RETURN new;
+                END $$;
+                CREATE TRIGGER moved BEFORE UPDATE ON {table} FOR EACH ROW
+                  WHEN (old.state <> new.state) EXECUTE FUNCTION moved_{table}()""")
+
+
 @pytest.fixture
 def sink() -> Iterator[MailSink]:
     with MailSink().running() as sink:
@@ -164,6 +180,7 @@ def house(database_url: str, redis_url: str, sink: MailSink, tmp_path: Path) -> 
     )
     hints = KeptHints()
     runtime = replace(build(settings), hints=hints)
+    hold_to_the_tables(runtime.engine)
     apply(runtime, DECLARED)
     yield House(runtime, hints, sink)
     for account in runtime.accounts.values():

@@ -204,6 +204,7 @@ def test_what_is_for_later_is_decided_then(ada: House) -> None:
 
 
 def test_the_database_defends_what_must_always_hold(ada: House) -> None:
+    ada.execute("UPDATE deliveries SET state = 'queued'")
     for statement in (
         "UPDATE intents SET decide_at = NULL",
         "UPDATE intents SET state = 'seen', decide_at = NULL, ended_at = now()",

@@ -1,0 +1,109 @@
+"""Dispatch: who goes first, by which account, and that nobody's waiting holds up another."""
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from app.channels.registry import Account
+from app.usecases.control import Operator, Target, pause, resume
+from tests.store.conftest import House, customer, intent
+
+OPERATOR = Operator("grace", "the relay is being repaired")
+
+
+def with_rate(house: House, rate: float) -> None:
+    with_accounts(house, replace(house.runtime.accounts["relay"], rate=rate))
+
+
+def with_accounts(house: House, *accounts: Account) -> None:
+    named = {account.name: account for account in accounts}
+    house.runtime = replace(house.runtime, accounts={**house.runtime.accounts, **named})
+
+
+@pytest.fixture
+def two(house: House) -> House:
+    """A house with a second relay to the same server."""
+    with_accounts(house, replace(house.runtime.accounts["relay"], name="other"))
+    return house
+
+
+def queued(house: House) -> dict[str, int]:
+    rows = house.rows("SELECT campaign, count(*) FROM deliveries WHERE state = 'queued' GROUP BY 1")
+    return {row[0]: row[1] for row in rows}
+
+
+def test_campaigns_that_wait_for_later_take_no_turns(house: House) -> None:
+    with_rate(house, 10.0)
+    house.accept(*(intent(customer(f"l{n}"), campaign=f"later-{n}") for n in range(60)))
+    house.execute("UPDATE deliveries SET due_at = now() + interval '1 hour'")
+    house.accept(*(intent(customer(f"n{n}"), campaign="now") for n in range(30)))
+    house.tick()
+    assert queued(house) == {"now": 20}, "two seconds of its rate, all for the one that is due"
+
+
+def test_what_a_small_campaign_leaves_of_its_share_is_for_the_others(house: House) -> None:
+    with_rate(house, 20.0)
+    house.accept(*(intent(customer(f"s{n}"), campaign=f"small-{n}") for n in range(9)))
+    house.accept(*(intent(customer(f"b{n}"), campaign="big") for n in range(50)))
+    house.tick()
+    assert queued(house) == {"big": 31} | {f"small-{n}": 1 for n in range(9)}
+
+
+def test_a_paused_account_s_work_goes_by_another_one(two: House) -> None:
+    two.accept(*(intent(customer(f"c{n}")) for n in range(10)))
+    two.tick()
+    two.execute("UPDATE deliveries SET account = 'relay'")
+    two.hints.deliveries = [
+        (channel, lane, "relay", ids) for channel, lane, _, ids in two.hints.deliveries
+    ]
+    pause(two.runtime, Target(account="relay"), OPERATOR)
+    two.work()
+    assert two.run() == {"sent": 10}
+    assert {row[0] for row in two.rows("SELECT account FROM deliveries")} == {"other"}
+
+
+def test_what_a_paused_account_has_tried_waits_and_holds_nobody_up(two: House) -> None:
+    with_accounts(two, replace(two.runtime.accounts["other"], rate=10.0))
+    two.accept(*(intent(customer(f"c{n}"), campaign="tried") for n in range(30)))
+    two.execute("UPDATE deliveries SET account = 'relay', attempts = 1")
+    two.accept(*(intent(customer(f"n{n}"), campaign="new") for n in range(10)))
+    pause(two.runtime, Target(account="relay"), OPERATOR)
+    two.tick()
+    assert queued(two) == {"new": 10}
+    resume(two.runtime, Target(account="relay"), OPERATOR)
+    two.tick()
+    assert queued(two) == {"new": 10, "tried": 30}
+
+
+def test_a_campaign_paused_on_an_account_stops_nothing_else(two: House) -> None:
+    pause(two.runtime, Target(account="relay", campaign="spring"), OPERATOR)
+    pause(two.runtime, Target(account="other", campaign="summer"), OPERATOR)
+    two.accept(
+        *(intent(customer(f"a{n}"), campaign="spring") for n in range(3)),
+        *(intent(customer(f"b{n}"), campaign="summer") for n in range(3)),
+        intent(customer("urgent"), campaign="autumn", urgency="urgent"),
+    )
+    assert two.run() == {"sent": 7}
+    rows = two.rows("SELECT campaign, account FROM deliveries WHERE campaign <> 'autumn'")
+    assert {tuple(row) for row in rows} == {("spring", "other"), ("summer", "relay")}
+
+
+def test_accounts_share_by_weight(two: House) -> None:
+    relay = two.runtime.accounts["relay"]
+    with_accounts(two, replace(relay, weight=3))
+    two.runtime = replace(two.runtime, jitter=Random(7).random)
+    for n in range(40):
+        two.accept(intent(customer(f"c{n}")))
+        two.tick()
+    shares = Counter(row[0] for row in two.rows("SELECT account FROM deliveries"))
+    assert shares["relay"] > shares["other"] > 0
+
+
+def test_an_urgent_hint_of_the_dispatcher_is_as_small_as_any(house: House) -> None:
+    pause(house.runtime, Target(account="relay"), OPERATOR)
+    house.accept(*(intent(customer(f"c{n}"), urgency="urgent") for n in range(30)))
+    resume(house.runtime, Target(account="relay"), OPERATOR)
+    house.tick()
+    assert [len(ids) for *_, ids in house.hints.deliveries] == [20, 10]
