@@ -1,5 +1,6 @@
 """The only composition root: settings and declarations in, a `Runtime` out."""
 
+import os
 from functools import cache
 
 from app.channels.registry import build_accounts
@@ -33,7 +34,10 @@ def runtime() -> Runtime:
 def build(settings: Settings) -> Runtime:
     """Build a runtime; raises what is wrong with settings, declarations or the schema."""
     signer = Signer([secret.encode() for secret in settings.token_secrets])
-    accounts = build_accounts(load_toml(settings.config_dir / "providers.toml"))
+    accounts = build_accounts(
+        load_toml(settings.config_dir / "providers.toml"),
+        os.environ | settings.environment(),
+    )
     templates = Templates(settings.config_dir / "templates")
     engine = make_engine(settings.database_url, pool_size=settings.worker_threads + 2)
     try:

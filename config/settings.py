@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     sandbox_smtp_host: str = "127.0.0.1"
     sandbox_smtp_port: Port = 1025
     sandbox_url: str = "http://127.0.0.1:8025"
-    sandbox_secret: str = Field("sandbox", repr=False)
+    sandbox_secret: str = Field("", repr=False)
+    """What the sandbox and its accounts share; left out, `sandbox_credential` makes one."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -191,8 +192,16 @@ class Settings(BaseSettings):
         """USER:PASSWORD of Flower: as set, or made from the secret, so that it is never open."""
         if self.flower_basic_auth:
             return self.flower_basic_auth
+        return "operator:" + self._made_from_secret(b"flower")
+
+    @property
+    def sandbox_credential(self) -> str:
+        """The sandbox's secret: as set, or made from ours, so that nobody can guess it."""
+        return self.sandbox_secret or self._made_from_secret(b"sandbox")
+
+    def _made_from_secret(self, purpose: bytes) -> str:
         key = self.token_secrets[0].encode()
-        return "operator:" + hmac.new(key, b"flower", "sha256").hexdigest()[:24]
+        return hmac.new(key, purpose, "sha256").hexdigest()[:24]
 
     def with_servers(self, database_url: str, redis_url: str, secret: str) -> Self:
         """These settings with embedded servers filled in; a secret that was set is kept."""
@@ -207,7 +216,9 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """Variables that make a child process see the same servers, folders and addresses."""
-        return {
+        known = self.secret or self.sandbox_secret
+        sandbox = {f"{PREFIX}SANDBOX_SECRET": self.sandbox_credential} if known else {}
+        return sandbox | {
             f"{PREFIX}DATABASE_URL": self.database_url,
             f"{PREFIX}REDIS_URL": self.redis_url,
             f"{PREFIX}BROKER_URL": self.broker_url,

@@ -79,9 +79,14 @@ def parse_accounts(raw: Mapping[str, Mapping[str, object]]) -> dict[str, Account
     return {name: _parse(name, table) for name, table in raw.items()}
 
 
-def build_accounts(raw: Mapping[str, Mapping[str, object]]) -> dict[str, Account]:
-    """Make an account of each table of the file; raise `InvalidAccount` at the first bad one."""
-    return {name: _build(config) for name, config in parse_accounts(raw).items()}
+def build_accounts(
+    raw: Mapping[str, Mapping[str, object]], environment: Mapping[str, str] = os.environ
+) -> dict[str, Account]:
+    """Make an account of each table of the file; raise `InvalidAccount` at the first bad one.
+
+    `environment` is where a setting "env:NAME" is looked up.
+    """
+    return {name: _build(config, environment) for name, config in parse_accounts(raw).items()}
 
 
 def _parse(name: str, table: Mapping[str, object]) -> AccountConfig:
@@ -94,7 +99,7 @@ def _parse(name: str, table: Mapping[str, object]) -> AccountConfig:
         raise _invalid(name, error) from None
 
 
-def _build(config: AccountConfig) -> Account:
+def _build(config: AccountConfig, environment: Mapping[str, str]) -> Account:
     kind = PROVIDERS.get(config.provider)
     if kind is None:
         known = ", ".join(sorted(PROVIDERS))
@@ -107,7 +112,8 @@ def _build(config: AccountConfig) -> Account:
             config.name, "channel", f'"{config.provider}" does not serve it; it serves: {able}'
         )
     settings = {
-        key: _from_environment(config.name, key, value) for key, value in config.settings.items()
+        key: _from_environment(environment, config.name, key, value)
+        for key, value in config.settings.items()
     }
     try:
         parsed = kind.Settings.model_validate(settings)
@@ -124,17 +130,19 @@ def _build(config: AccountConfig) -> Account:
     )
 
 
-def _from_environment(account: str, key: str, value: object) -> object:
+def _from_environment(
+    environment: Mapping[str, str], account: str, key: str, value: object
+) -> object:
     if not isinstance(value, str) or not value.startswith("env:"):
         return value
     variable, colon, default = value.removeprefix("env:").partition(":")
-    if variable not in os.environ and colon:
+    if variable not in environment and colon:
         return default
-    if variable not in os.environ:
+    if variable not in environment:
         raise InvalidAccount(
             account, key, f"the environment has no {variable}; set it, or write the value here"
         )
-    return os.environ[variable]
+    return environment[variable]
 
 
 def _invalid(account: str, error: ValidationError) -> InvalidAccount:

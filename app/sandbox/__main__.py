@@ -62,7 +62,10 @@ def _secret(path: Path | None) -> str:
     """Return the secret; as an argument everybody on the machine would see it."""
     if path:
         return path.read_text(encoding="utf-8").strip()
-    return os.environ.get("CONVERGE_SANDBOX_SECRET", "sandbox")
+    secret = os.environ.get("CONVERGE_SANDBOX_SECRET")
+    if not secret:
+        sys.exit("Set CONVERGE_SANDBOX_SECRET, or give --secret-file: the accounts' own secret.")
+    return secret
 
 
 async def run(arguments: argparse.Namespace) -> None:

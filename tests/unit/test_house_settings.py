@@ -1,9 +1,15 @@
 """Settings: where they come from, what is said when they are wrong, what is never shown."""
 
+import hmac
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from app.channels.contract import BadSignature, HookRequest, WebhookReader
+from app.channels.registry import build_accounts
+from config.schema import load_toml
 from config.settings import Settings, SettingsError, load_settings
 
 DATABASE = "postgresql://converge:hush@db.example.net/converge"
@@ -101,6 +107,26 @@ def test_flower_is_never_open(configured: pytest.MonkeyPatch) -> None:
     assert SECRET not in made
     configured.setenv("CONVERGE_FLOWER_BASIC_AUTH", "ops:word")
     assert load_settings().flower_credentials == "ops:word"
+
+
+def test_the_sandbox_is_never_open(configured: pytest.MonkeyPatch) -> None:
+    made = load_settings().sandbox_credential
+    assert len(made) >= 24
+    assert made not in load_settings().flower_credentials
+    accounts = load_toml(load_settings().config_dir / "providers.toml")
+    built = build_accounts(accounts, load_settings().environment())
+    stamp = datetime.now(UTC)
+    for secret in ("sandbox", made):
+        signed = f"{int(stamp.timestamp())}.{{}}".encode()
+        v1 = hmac.new(secret.encode(), signed, "sha256").hexdigest()
+        headers = {"x-converge-signature": f"t={int(stamp.timestamp())},v1={v1}"}
+        request = HookRequest(b"{}", headers, "https://converge.example/hooks/sandbox-sms", stamp)
+        reader = built["sandbox-sms"].provider
+        assert isinstance(reader, WebhookReader)
+        with nullcontext() if secret == made else pytest.raises(BadSignature):
+            reader.verify(request)
+    configured.setenv("CONVERGE_SANDBOX_SECRET", "a secret of its own")
+    assert load_settings().environment()["CONVERGE_SANDBOX_SECRET"] == "a secret of its own"
 
 
 def test_a_child_process_sees_the_same_servers(monkeypatch: pytest.MonkeyPatch) -> None:
