@@ -77,7 +77,9 @@ class Supervisor:
     def start(self) -> None:
         """Start every child."""
         if self._output_path is not None:
-            self._output = self._output_path.open("ab")
+            # Its owner's alone: it says whose messages went where, in other words than theirs.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._output = os.fdopen(os.open(self._output_path, flags, 0o600), "ab")
         for child in self._children:
             self._spawn(child)
 

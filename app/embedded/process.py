@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import psutil
 
 _POLL_S = 0.01
+_FOR_SERVERS = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ class RunAs:
 
 def _identity_options(run_as: RunAs | None) -> dict[str, Any]:
     # The current folder may be one that the other user cannot enter, hence cwd.
-    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": "/"}
+    # Of our environment, which holds secrets, another user's process gets what programs need.
+    kept = {name: os.environ[name] for name in _FOR_SERVERS if name in os.environ}
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": "/", "env": kept}
     if run_as is not None:
         options |= {"user": run_as.uid, "group": run_as.gid, "extra_groups": []}
     return options
@@ -84,12 +87,13 @@ class ServerProcess:
         cls, command: Sequence[str | Path], run_as: RunAs | None, log: Path, port: int
     ) -> Self:
         """Start a server in a session of its own, so that Ctrl-C in our terminal is ours alone."""
-        with log.open("ab") as output:
+        with private_log(log) as output:
             child = subprocess.Popen(  # noqa: S603  # our own command line, no shell
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,
                 **_identity_options(run_as),
             )
         child.returncode = 0  # psutil waits for it; Popen shall not warn that it still runs
@@ -126,6 +130,11 @@ class ServerProcess:
         """Collect our own dead child, so that no zombie stays."""
         with suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
+
+
+def private_log(path: Path) -> BinaryIO:
+    """Open a log to append to, which nobody else may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
 def _start_mark(pid: int) -> str:

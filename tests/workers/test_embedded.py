@@ -191,8 +191,20 @@ def test_passwords_stay_off_command_lines_and_out_of_reprs(folder: Path) -> None
             assert found is not None
             assert password not in " ".join(found.cmdline())
         assert password not in repr(servers.endpoints)
-    for name in ("servers.json", "redis/redis.conf"):
-        assert (folder / "data" / name).stat().st_mode & 0o077 == 0
+    for path in (folder / "data").rglob("*"):
+        if path.is_file():
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_the_servers_know_nothing_of_our_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_1_PASSWORD", "hidden")
+    with EmbeddedServers(folder / "data", safe=False) as servers:
+        for process in _processes(servers).values():
+            found = process.find()
+            assert found is not None
+            assert "RELAY_1_PASSWORD" not in found.environ()
 
 
 @as_root
