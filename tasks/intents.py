@@ -8,6 +8,7 @@ from uuid import UUID
 from celery import shared_task
 from celery.exceptions import Reject
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from app.bootstrap import runtime
 from app.usecases.accept import Submission, accept
@@ -39,7 +40,7 @@ def accept_chunk(payload: dict[str, Any]) -> str:
     while True:
         try:
             verdicts = accept(runtime(), submission, documents)
-        except OperationalError as error:
+        except (OperationalError, NoConnection) as error:
             if time.monotonic() > give_up:
                 raise Reject("the ledger is away", requeue=True) from error
             time.sleep(AGAIN_S)

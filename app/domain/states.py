@@ -11,7 +11,8 @@ from app.domain.vocabulary import IntentState as I
 INTENT_MOVES: Mapping[I, frozenset[I]] = {
     I.OPEN: frozenset({I.SEEN, I.EXHAUSTED, I.EXPIRED, I.CANCELLED}),
     I.SEEN: frozenset(),
-    I.EXHAUSTED: frozenset(),
+    # exhausted -> open: an operator replays what had failed.
+    I.EXHAUSTED: frozenset({I.OPEN}),
     I.EXPIRED: frozenset(),
     I.CANCELLED: frozenset(),
 }

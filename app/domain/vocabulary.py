@@ -29,7 +29,7 @@ class Urgency(StrEnum):
 
 
 class IntentState(StrEnum):
-    """Where an intent stands; every state but `open` is final."""
+    """Where an intent stands; every state but `open` is an end."""
 
     OPEN = "open"
     SEEN = "seen"

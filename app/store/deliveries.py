@@ -251,16 +251,35 @@ def stop_clocks(connection: Connection, ids: Collection[int]) -> None:
 
 
 def replay(connection: Connection, ids: Collection[int]) -> list[int]:
-    """Plan failed deliveries of open intents again, with fresh attempts; return those planned."""
-    rows = connection.execute(
+    """Plan failed deliveries again, with fresh attempts; return those planned.
+
+    An intent that was exhausted because they failed is open again until its deadline.
+    """
+    parameters: dict[str, Any] = {"ids": list(ids)}
+    parameters["intents"] = list(
+        connection.execute(
+            text("""
+                SELECT id FROM intents
+                 WHERE id IN (SELECT intent_id FROM deliveries
+                               WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'failed')
+                   AND state IN ('open', 'exhausted') AND expires_at > now()
+                 ORDER BY id FOR UPDATE"""),
+            parameters,
+        ).scalars()
+    )
+    planned = connection.execute(
         text("""
             WITH mine AS (
-                SELECT d.id FROM deliveries d JOIN intents i ON i.id = d.intent_id
-                 WHERE d.id = ANY(CAST(:ids AS bigint[])) AND d.state = 'failed'
-                   AND i.state = 'open' AND i.expires_at > now()
-                 ORDER BY d.id FOR UPDATE OF d)
+                SELECT id FROM deliveries
+                 WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'failed'
+                   AND intent_id = ANY(CAST(:intents AS uuid[])) ORDER BY id FOR UPDATE
+            ), opened AS (
+                UPDATE intents SET state = 'open', reason = NULL, ended_at = NULL,
+                       decide_at = expires_at
+                 WHERE id = ANY(CAST(:intents AS uuid[])) AND state = 'exhausted')
             UPDATE deliveries d SET state = 'planned', due_at = now(), attempts = 0, losses = 0,
-                   account = '' FROM mine WHERE d.id = mine.id RETURNING d.id"""),
-        {"ids": list(ids)},
+                   account = '', provider_ref = NULL
+              FROM mine WHERE d.id = mine.id RETURNING d.id"""),
+        parameters,
     )
-    return list(rows.scalars())
+    return list(planned.scalars())

@@ -39,10 +39,7 @@ def find_by_id(connection: Connection, ids: Collection[int]) -> dict[int, Spoken
 
 
 def find_by_ref(connection: Connection, account: str, refs: Collection[str]) -> dict[str, Spoken]:
-    """Find deliveries by the reference that the account's provider gave them.
-
-    The attempts are asked where the delivery has moved on to another account since.
-    """
+    """Find deliveries by the reference that the account's provider gave them."""
     rows = connection.execute(
         text(
             _SPOKEN + "WHERE d.account = :account AND d.provider_ref = ANY(CAST(:refs AS text[]))"

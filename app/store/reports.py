@@ -194,7 +194,7 @@ def refusals(connection: Connection, brand_id: int | None, before: int | None, l
 _FAILED = """
     SELECT d.id, d.intent_id AS intent, i.key, d.brand_id, d.sender_id, c.ref AS customer,
            d.step, d.channel, e.address, d.account, d.attempts, d.reason, i.state AS intent_state,
-           i.expires_at > now() AND i.state = 'open' AS replayable,
+           i.expires_at > now() AND i.state IN ('open', 'exhausted') AS replayable,
            coalesce((SELECT max(a.finished_at) FROM attempts a WHERE a.delivery_id = d.id),
                     d.created_at) AS failed_at
       FROM deliveries d

@@ -23,6 +23,7 @@ def make_engine(database_url: str, pool_size: int = 8) -> Engine:
         pool_pre_ping=True,
         pool_recycle=1800,
         json_deserializer=orjson.loads,
+        hide_parameters=True,  # an error's text never quotes a row
         connect_args={
             "application_name": APPLICATION,
             "connect_timeout": 5,

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from app.channels.registry import Account
 from app.domain.decision import Decision, Send, Situation, Stop, decide
@@ -81,12 +81,21 @@ def accept(runtime: Runtime, submission: Submission, documents: Sequence[Any]) -
 
 
 def _accept(
-    runtime: Runtime, submission: Submission, documents: Sequence[tuple[int, Mapping[str, Any]]]
+    runtime: Runtime,
+    submission: Submission,
+    documents: Sequence[tuple[int, Mapping[str, Any]]],
+    *,
+    again: bool = False,
 ) -> Iterable[Verdict]:
     batch = _Batch(runtime, submission, dict(documents))
     try:
         with runtime.engine.begin() as connection:
             batch.take(connection)
+    except IntegrityError:
+        # A customer was removed between our look and our write; at the next look nobody is there.
+        if again:
+            raise
+        return _accept(runtime, submission, documents, again=True)
     except (DataError, TypeError, ValueError, OverflowError) as error:
         # Some document holds what passed every check and still cannot be kept. It is found by
         # halves, so that it alone is refused.
@@ -231,7 +240,9 @@ class _Batch:
         bound: dict[UUID, Bound] = {}
         for one, content_id in contents:
             customer = customers[one.ref]
-            expires_at = one.expires_at or now + timedelta(seconds=one.policy.expires_after)
+            expires_at = one.expires_at or max(now, one.send_after or now) + timedelta(
+                seconds=one.policy.expires_after
+            )
             decision = decide(
                 Situation(
                     policy=one.policy,

@@ -112,7 +112,10 @@ def cancel_intents(runtime: Runtime, ids: Collection[UUID], by: Operator) -> lis
 
 
 def replay(runtime: Runtime, ids: Sequence[int], by: Operator) -> list[int]:
-    """Plan failed deliveries of open intents again; return those that will be tried."""
+    """Plan failed deliveries again, where their intent has time left; return those planned.
+
+    An intent that was exhausted because of them is open again.
+    """
     with runtime.engine.begin() as connection:
         planned = deliveries.replay(connection, ids)
         if planned:

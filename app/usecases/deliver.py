@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from app.channels.contract import Message
 from app.channels.registry import Account
@@ -261,7 +262,7 @@ def _settle(
     while True:
         try:
             return _write(runtime, account, token, rows, invalid, hand)
-        except OperationalError:
+        except (OperationalError, NoConnection):
             if time.monotonic() > give_up:
                 raise
             _log.warning("settle_again", account=account.name, deliveries=len(rows))

@@ -126,6 +126,11 @@ def _receipts(
                 read[one.source].append((one, receipt))
         except UnreadableHook as problem:
             unread.append({"id": one.id, "problem": str(problem), "again_s": None})
+        except _NotServed as problem:
+            unread.append(_not_yet(one, str(problem)))
+        except Exception as bug:  # noqa: BLE001  # one body never holds up all others
+            _log.error("hook_not_read", account=one.source, inbox=one.id, kind=type(bug).__name__)
+            unread.append({"id": one.id, "problem": "reading it failed", "again_s": None})
     facts = []
     waiting: dict[int, dict[str, Any]] = {}
     for account, pairs in read.items():
@@ -133,7 +138,7 @@ def _receipts(
         for one, receipt in pairs:
             delivery = spoken.get(receipt.ref)
             if delivery is None:
-                waiting[one.id] = _not_yet(one)
+                waiting[one.id] = _not_yet(one, "no delivery has this reference")
                 continue
             facts.append(
                 Fact(
@@ -150,21 +155,25 @@ def _receipts(
     return facts
 
 
+class _NotServed(Exception):
+    """The account is not configured in this process; in another, or in a moment, it may be."""
+
+
 def _interpret(runtime: Runtime, one: Received) -> list[Receipt]:
     account = runtime.accounts.get(one.source)
     if account is None or not isinstance(account.provider, WebhookReader):
-        raise UnreadableHook("no account of this name reads webhooks here")
+        raise _NotServed("no account of this name reads webhooks here")
     request = HookRequest(body=one.body, headers=one.headers, url="", received_at=one.received_at)
     return account.provider.read(request)
 
 
-def _not_yet(one: Received) -> dict[str, Any]:
+def _not_yet(one: Received, problem: str) -> dict[str, Any]:
     """Try again later, ever more seldom, for a day."""
     again_s = min(AGAIN_CAP_S, 2.0**one.tries)
     tried_s = sum(min(AGAIN_CAP_S, 2.0**n) for n in range(one.tries))
     return {
         "id": one.id,
-        "problem": "no delivery has this reference",
+        "problem": problem,
         "again_s": again_s if tried_s < KEPT_FOR.total_seconds() else None,
     }
 

@@ -1,13 +1,16 @@
 """Accept: what is taken, what is refused and how it is said; one bad intent spoils nothing."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from app.usecases.accept import Submission, accept
+from app.usecases.accept import Submission, Verdict, accept
+from app.usecases.customers import delete_customer
 from tests.store.conftest import House, customer, intent
+from tests.store.interleaving import side_by_side
 
 
 @pytest.fixture
@@ -218,3 +221,32 @@ def test_the_database_defends_what_must_always_hold(ada: House) -> None:
     ):
         with pytest.raises(IntegrityError):
             ada.execute(statement)
+
+
+def test_time_to_send_begins_when_it_may_be_sent(ada: House) -> None:
+    """A policy's deadline counts from `send_after`, else what is for next week expires unsent."""
+    [verdict] = ada.accept(intent(send_after=(datetime.now(UTC) + timedelta(days=7)).isoformat()))
+    [row] = ada.rows(
+        "SELECT expires_at - send_after = interval '1 hour' AS whole FROM intents WHERE id = :id",
+        id=verdict.id,
+    )
+    assert row.whole
+
+
+def test_a_customer_removed_meanwhile_spoils_no_chunk(ada: House, database_url: str) -> None:
+    ada.execute("DELETE FROM intents")
+    ada.accept(intent(customer("bob"), key="first"))
+    documents = [intent("ada", key="to-ada"), intent("bob", key="to-bob")]
+    verdicts: list[Verdict] = []
+    brand = ada.runtime.catalog().brands["demo"].id
+    with side_by_side(
+        ada.runtime.engine,
+        database_url,
+        accept=lambda: verdicts.extend(ada.accept(*documents)),
+        remove=lambda: delete_customer(ada.runtime, brand, "ada", "test"),
+    ) as both:
+        both.go("accept", "INSERT INTO intents")
+        assert both.go("remove")
+        assert both.go("accept")
+    told = {one.key: (one.status, one.code) for one in verdicts}
+    assert told == {"to-ada": ("refused", "unknown_customer"), "to-bob": ("accepted", None)}

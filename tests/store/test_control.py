@@ -14,6 +14,7 @@ from app.usecases.control import (
     replay,
     resume,
 )
+from app.usecases.inspect import failed as failed_ones
 from tests.store.conftest import House, customer, intent
 
 OPERATOR = Operator("grace", "the relay is being repaired")
@@ -132,3 +133,28 @@ def test_what_failed_is_replayed(house: House) -> None:
     house.run()
     [row] = house.rows(f"SELECT state FROM deliveries WHERE id = {failed.id}")
     assert row.state == "sent"
+
+
+def test_a_dead_letter_is_replayed_though_its_intent_was_exhausted(house: House) -> None:
+    house.sink.faults.refuse = {"ada@example.com": "554 5.6.0 not that content"}
+    house.accept(intent(customer(), policy="email-only"))
+    house.run()
+    [row] = house.rows("SELECT state FROM intents")
+    assert row.state == "exhausted"
+    [failed], _ = failed_ones(house.runtime)
+    assert failed["replayable"] is True
+    house.sink.faults.refuse = {}
+    assert replay(house.runtime, [failed["id"]], OPERATOR) == [failed["id"]]
+    assert house.run() == {"sent": 1}
+    [row] = house.rows("SELECT state, decide_at = expires_at AS waits FROM intents")
+    assert tuple(row) == ("open", True)
+
+
+def test_nothing_is_replayed_past_its_deadline(house: House) -> None:
+    house.sink.faults.refuse = {"ada@example.com": "554 5.6.0 not that content"}
+    house.accept(intent(customer(), policy="email-only"))
+    house.run()
+    house.execute("UPDATE intents SET expires_at = now()")
+    [failed], _ = failed_ones(house.runtime)
+    assert failed["replayable"] is False
+    assert replay(house.runtime, [failed["id"]], OPERATOR) == []

@@ -172,7 +172,9 @@ def test_every_outcome_settles_into_a_state_that_sending_may_become(
 
 
 def test_no_state_ever_goes_back_to_open_or_from_an_end() -> None:
-    assert all(not INTENT_MOVES[state] for state in IntentState if state is not IntentState.OPEN)
+    over = {IntentState.SEEN, IntentState.EXPIRED, IntentState.CANCELLED}
+    assert all(not INTENT_MOVES[state] for state in over)
+    assert INTENT_MOVES[IntentState.EXHAUSTED] == {IntentState.OPEN}, "only by an operator's replay"
     assert set(DELIVERY_MOVES) == set(DeliveryState)
     for ended in (DeliveryState.CANCELLED, DeliveryState.EXPIRED):
         assert not DELIVERY_MOVES[ended]
