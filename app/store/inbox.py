@@ -80,6 +80,22 @@ def finish_inbox(connection: Connection, ids: Collection[int]) -> None:
     )
 
 
+def forget_inbox(connection: Connection, after_s: float, limit: int) -> int:
+    """Remove what nobody waits for any more, of the `limit` oldest; return how many.
+
+    Only the front of the inbox is looked at, however much is in it.
+    """
+    done = connection.execute(
+        text("""
+            DELETE FROM inbox WHERE id IN (
+                SELECT id FROM (SELECT id, due_at, received_at FROM inbox
+                                 ORDER BY id LIMIT :limit) oldest
+                 WHERE due_at IS NULL AND received_at < now() - make_interval(secs => :after))"""),
+        {"limit": limit, "after": after_s},
+    )
+    return done.rowcount
+
+
 def keep_in_inbox(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Leave what could not be read: a row is `{"id", "problem", "again_s" (null: not again)}`."""
     connection.execute(

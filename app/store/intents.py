@@ -258,8 +258,13 @@ def mark_seen(connection: Connection, seen: Sequence[Mapping[str, Any]]) -> list
     return ids
 
 
-def cancel_deliveries(connection: Connection, intent_ids: Collection[UUID], reason: str) -> None:
-    """Cancel what has not left yet of locked intents, and stop their clocks.
+def cancel_deliveries(
+    connection: Connection,
+    intent_ids: Collection[UUID],
+    reason: str,
+    state: DeliveryState = DeliveryState.CANCELLED,
+) -> None:
+    """End what has not left yet of locked intents as `state`, and stop their clocks.
 
     What is being sent this moment cannot be recalled: it is marked as crossed.
     """
@@ -273,8 +278,8 @@ def cancel_deliveries(connection: Connection, intent_ids: Collection[UUID], reas
                    reason = CASE WHEN d.state IN ('planned', 'queued') THEN :reason
                                  ELSE d.reason END,
                    due_at = CASE WHEN d.state IN ('sending', 'unknown') THEN d.due_at END,
-                   state = CASE WHEN d.state IN ('planned', 'queued') THEN 'cancelled'
+                   state = CASE WHEN d.state IN ('planned', 'queued') THEN :state
                                 ELSE d.state END
               FROM mine WHERE d.id = mine.id"""),
-        {"ids": list(intent_ids), "reason": reason},
+        {"ids": list(intent_ids), "reason": reason, "state": state.value},
     )

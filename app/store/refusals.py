@@ -37,3 +37,16 @@ def insert_refusals(
             "rows": as_rows(list(map(dict, rows))),
         },
     )
+
+
+def forget_documents(connection: Connection, after_s: float, limit: int) -> int:
+    """Forget what refused intents said; the refusals stay. Return how many documents went."""
+    done = connection.execute(
+        text("""
+            UPDATE refusals SET document = NULL WHERE id IN (
+                SELECT id FROM refusals WHERE document IS NOT NULL
+                   AND refused_at < now() - make_interval(secs => :after)
+                 ORDER BY refused_at LIMIT :limit)"""),
+        {"limit": limit, "after": after_s},
+    )
+    return done.rowcount

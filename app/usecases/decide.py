@@ -18,7 +18,7 @@ from app.domain.decision import (
     Wait,
     decide,
 )
-from app.domain.vocabulary import Urgency
+from app.domain.vocabulary import DeliveryState, IntentState, Urgency
 from app.store.intents import (
     OpenIntent,
     cancel_deliveries,
@@ -60,13 +60,15 @@ def _decide(
         row = rows[intent_id]
         if row["account"]:
             urgent[row["channel"], row["account"]].append(delivery_id)
-    ended: dict[str, list[UUID]] = defaultdict(list)
+    ended: dict[tuple[str, str], list[UUID]] = defaultdict(list)
     for row in rows.values():
         counts[row["verdict"]] += 1
         if row["ended"]:
-            ended[row["reason"]].append(row["id"])
-    for reason, intent_ids in ended.items():
-        cancel_deliveries(connection, intent_ids, reason)
+            ended[row["ended"], row["reason"]].append(row["id"])
+    for (state, reason), intent_ids in ended.items():
+        late = state == IntentState.EXPIRED
+        left = DeliveryState.EXPIRED if late else DeliveryState.CANCELLED
+        cancel_deliveries(connection, intent_ids, reason, left)
     return counts, urgent
 
 

@@ -170,3 +170,13 @@ def test_times_are_the_databases_even_where_the_clock_here_is_wrong(
         "SELECT abs(extract(epoch FROM now() - handed_over_at)) AS off FROM deliveries"
     )
     assert row.off < 60
+
+
+def test_what_waits_when_its_intent_expires_is_expired_too(house: House) -> None:
+    house.accept(intent(customer()))
+    house.execute("UPDATE intents SET expires_at = now(), decide_at = now()")
+    house.execute("UPDATE deliveries SET due_at = now() + interval '1 minute'")
+    house.run()
+    assert house.states() == {"expired": 1}
+    [row] = house.rows("SELECT state FROM intents")
+    assert row.state == "expired"

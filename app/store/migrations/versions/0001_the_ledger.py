@@ -163,6 +163,7 @@ CREATE TABLE refusals (
     refused_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (chunk, line)
 );
+CREATE INDEX refusals_documents ON refusals (refused_at) WHERE document IS NOT NULL;
 CREATE INDEX refusals_intent ON refusals (intent_id) WHERE intent_id IS NOT NULL;
 """
 
