@@ -1,17 +1,22 @@
 """docker-compose.yml against what it starts: queues, settings, commands, secrets, grace."""
 
+import os
 import re
-import shlex
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from celery.bin.celery import celery
 from click import Context
 
+from app.embedded import Source, redis
+from app.embedded.binaries import find_redis
 from config.settings import Settings
 from converge_producer.queues import QUEUES
 from workers.__main__ import GRACE_BEYOND_S
@@ -68,6 +73,36 @@ def test_no_secret_has_a_default() -> None:
         assert value == "", name
 
 
+def test_no_secret_stands_in_a_command_line() -> None:
+    for name, each in SERVICES.items():
+        line = " ".join([*each["command"], *each.get("healthcheck", {}).get("test", [])])
+        assert not re.search(r"(?<!\$)\$\{?\w*(PASSWORD|SECRET|AUTH)", line), name
+
+
+def test_redis_starts_with_its_password_from_standard_input(tmp_path: Path) -> None:
+    shell, option, script = SERVICES["redis"]["command"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    program = find_redis(Source.ANY)
+    # As compose writes it, on a port of our own.
+    here = script.replace("$$", "$").replace("redis-server -", f"{program} - --port {port}", 1)
+    environment = {"REDISCLI_AUTH": "hush-_1", "PATH": os.environ["PATH"]}
+    with subprocess.Popen(
+        [shell, option, here], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    ) as server:
+        try:
+            deadline = time.monotonic() + 20
+            while not redis.ping(port, "hush-_1"):
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+            assert not redis.ping(port, "other")
+            assert "hush" not in " ".join(psutil.Process(server.pid).cmdline())
+        finally:
+            server.terminate()
+            assert server.wait(20) == 0
+
+
 @pytest.mark.parametrize("words", sorted({tuple(each["command"]) for each in OURS.values()}))
 def test_every_command_is_one_of_the_cli(words: tuple[str, ...]) -> None:
     command = [str(Path(sys.executable).parent / words[0]), *words[1:], "--help"]
@@ -122,6 +157,6 @@ def test_nothing_starts_on_an_old_schema() -> None:
 
 
 def test_the_broker_forgets_nothing() -> None:
-    line = shlex.join(SERVICES["redis"]["command"])
+    line = " ".join(SERVICES["redis"]["command"])
     assert "--maxmemory-policy noeviction" in line
     assert "--appendonly yes --appendfsync everysec" in line
