@@ -14,7 +14,8 @@ from app.usecases.control import Operator, Target, pause, resume
 from tests.workers.conftest import Fleet
 
 RATE = 150
-BULK, SMALL, NORMAL, URGENT = 800, 50, 50, 50
+BULK = 800
+FEW = 50
 OPERATOR = Operator("tests", "to let everything go at once")
 
 
@@ -42,17 +43,16 @@ def rush(fleet: Fleet) -> Rush:
     pause(fleet.runtime, Target(account="relay"), OPERATOR)
     fleet.enqueue("bulk", BULK, urgency="bulk", sender="store")
     fleet.wait(lambda: fleet.accepted("bulk") == BULK)
-    fleet.enqueue("small", SMALL, urgency="bulk", sender="billing")
-    fleet.enqueue("normal", NORMAL, urgency="normal")
-    fleet.enqueue("urgent", URGENT, urgency="urgent")
-    total = BULK + SMALL + NORMAL + URGENT
-    fleet.wait(lambda: fleet.count("SELECT count(*) FROM intents") == total)
+    fleet.enqueue("small", FEW, urgency="bulk", sender="billing")
+    fleet.enqueue("normal", FEW, urgency="normal")
+    fleet.enqueue("urgent", FEW, urgency="urgent")
+    sizes = {"bulk": BULK, "small": FEW, "normal": FEW, "urgent": FEW}
+    fleet.wait(lambda: all(fleet.accepted(campaign) == size for campaign, size in sizes.items()))
     assert not fleet.arrived()
     started = fleet.now().timestamp()
     resume(fleet.runtime, Target(account="relay"), OPERATOR)
-    fleet.wait(lambda: fleet.arrived() >= total)
-    for campaign in ("bulk", "small", "normal", "urgent"):
-        reckoning = fleet.at_rest(campaign, 1)
+    for campaign, size in sizes.items():
+        reckoning = fleet.at_rest(campaign, size)
         reckoning.check()
         assert set(reckoning.outcomes) == set(reckoning.states), "each was tried"
     campaigns = dict(map(tuple, fleet.rows("SELECT id, campaign FROM deliveries")))
