@@ -55,7 +55,10 @@ def _until_stopped(machine: Machine, status: Status, key: str | None) -> _Steps:
         status.update(f"Waiting for {waiting} …")
         yield
     status.stop()
-    out.print(_panel(machine, key))
+    out.print(_panel(machine))
+    if key is not None:
+        # On a line of its own: a key that is folded into a frame cannot be copied.
+        out.print(f"API key  [bold]{key}[/bold]", soft_wrap=True, highlight=False)
     for line in machine.moved:
         out.print(f"Note: {line}.", style="yellow")
     if key is None:
@@ -68,15 +71,13 @@ def _until_stopped(machine: Machine, status: Status, key: str | None) -> _Steps:
         status.start()
 
 
-def _panel(machine: Machine, key: str | None) -> Panel:
+def _panel(machine: Machine) -> Panel:
     of = machine.settings
     user, _, password = of.flower_credentials.partition(":")
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="bold")
     lines.add_column(overflow="fold")
     lines.add_row("API", machine.api_url)
-    if key is not None:
-        lines.add_row("API key", key)
     lines.add_row("Flower", f"{machine.flower_url}  (user {user}, password {password})")
     if machine.has_sandbox:
         lines.add_row("Sandbox", f"{of.sandbox_url}  (what the people of the sandbox see)")
