@@ -112,8 +112,8 @@ def settle(
     account: str,
     task_id: UUID | None,
     worker: str,
-) -> list[tuple[int, UUID, str]]:
-    """Settle what was claimed under `token`, in bulk; return (id, intent, state) of what moved.
+) -> list[UUID]:
+    """Settle what was claimed under `token`, in bulk; return the intents whose delivery failed.
 
     A row is `{"id", "state", "due_at", "reason", "attempts", "account", "receipt_ref", "outcome",
     "outcome_reason", "ref", "started_at", "finished_at"}`; `outcome` null is no attempt (the row
@@ -133,7 +133,7 @@ def settle(
             "worker": worker,
         },
     )
-    return [(row[0], row[1], row[2]) for row in done]
+    return list(done.scalars())
 
 
 _SETTLE = """
@@ -159,20 +159,22 @@ _SETTLE = """
             reason = coalesce(excluded.reason, attempts.reason), ref = excluded.ref,
             started_at = excluded.started_at, finished_at = excluded.finished_at,
             task_id = excluded.task_id, worker = excluded.worker
+    ), moved AS (
+        UPDATE deliveries d SET
+               state = CASE WHEN d.state = 'delivered' THEN d.state
+                            WHEN i.state <> 'open' AND r.state IN ('planned', 'unknown')
+                            THEN 'cancelled' ELSE r.state END,
+               due_at = CASE WHEN d.state = 'delivered' THEN d.due_at
+                             WHEN i.state = 'open' THEN r.due_at END,
+               reason = r.reason, attempts = r.attempts, account = r.account,
+               provider_ref = coalesce(r.receipt_ref, d.provider_ref),
+               handed_over_at = CASE WHEN r.state = 'sent' AND d.state <> 'delivered'
+                                     THEN r.finished_at ELSE d.handed_over_at END
+          FROM mine, rows r, intents i
+         WHERE d.id = mine.id AND r.id = d.id AND i.id = d.intent_id
+        RETURNING d.intent_id, d.state
     )
-    UPDATE deliveries d SET
-           state = CASE WHEN d.state = 'delivered' THEN d.state
-                        WHEN i.state <> 'open' AND r.state IN ('planned', 'unknown')
-                        THEN 'cancelled' ELSE r.state END,
-           due_at = CASE WHEN d.state = 'delivered' THEN d.due_at
-                         WHEN i.state = 'open' THEN r.due_at END,
-           reason = r.reason, attempts = r.attempts, account = r.account,
-           provider_ref = coalesce(r.receipt_ref, d.provider_ref),
-           handed_over_at = CASE WHEN r.state = 'sent' AND d.state <> 'delivered'
-                                 THEN r.finished_at ELSE d.handed_over_at END
-      FROM mine, rows r, intents i
-     WHERE d.id = mine.id AND r.id = d.id AND i.id = d.intent_id
-    RETURNING d.id, d.intent_id, d.state"""
+    SELECT intent_id FROM moved WHERE state = 'failed'"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,8 +91,7 @@ def deliver(runtime: Runtime, account_name: str, ids: Sequence[int], hand: Hand)
         policies={one.policy_id for one in claimed}, senders={one.sender_id for one in claimed}
     )
     tried = _send_paced(runtime, catalog, account, claimed, clock, deadline)
-    moved = _settle(runtime, catalog, account, token, tried, clock, hand)
-    failed = [intent_id for _, intent_id, state in moved if state == DeliveryState.FAILED]
+    failed = _settle(runtime, catalog, account, token, tried, clock, hand)
     if failed:
         runtime.hints.decide(list(dict.fromkeys(failed)))
     counts = dict(Counter(_word(one.outcome) for one in tried))
@@ -230,10 +229,11 @@ def _settle(
     tried: Sequence[Tried],
     clock: Clock,
     hand: Hand,
-) -> list[tuple[int, UUID, str]]:
-    """Write down what happened; a ledger that is away for a moment is asked until the lease ends.
+) -> list[UUID]:
+    """Write down what happened, and return the intents whose delivery failed.
 
-    Giving up would throw the proof away, and the messages would be sent again.
+    A ledger that is away for a moment is asked until the lease ends: giving up would throw the
+    proof away, and the messages would be sent again.
     """
     elsewhere = [
         other
@@ -276,9 +276,9 @@ def _write(
     rows: Sequence[Mapping[str, Any]],
     invalid: Mapping[int, str],
     hand: Hand,
-) -> list[tuple[int, UUID, str]]:
+) -> list[UUID]:
     with runtime.engine.begin() as connection:
-        moved = deliveries.settle(
+        failed = deliveries.settle(
             connection,
             token,
             rows,
@@ -288,7 +288,7 @@ def _write(
         )
         if invalid:
             mark_endpoints_invalid(connection, invalid)
-    return moved
+    return failed
 
 
 def _settled(attempted: Attempted, one: Tried, runtime: Runtime) -> Settled:
