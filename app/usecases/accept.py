@@ -40,6 +40,7 @@ from converge_producer import InvalidIntent
 from converge_producer import intent_id as id_of
 
 _log = structlog.get_logger(__name__)
+UNDECLARED = frozenset({"unknown_brand", "unknown_sender", "unknown_topic", "unknown_policy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,6 @@ def accept(runtime: Runtime, submission: Submission, documents: Sequence[Any]) -
 
     A document may be anything that JSON can say: what is no intent is refused.
     """
-    if submission.brand not in runtime.catalog().brands:
-        runtime.catalog.forget()  # it may have been applied a moment ago
     verdicts = _accept(runtime, submission, list(enumerate(documents)))
     counts = Counter(verdict.status for verdict in verdicts)
     _log.info("accepted", brand=submission.brand, **counts)
@@ -146,13 +145,13 @@ class _Batch:
     def take(self, connection: Connection) -> None:
         """Do all of it within one transaction."""
         self._now = now = ledger_now(connection)
-        catalog = self._runtime.catalog()
-        brand = catalog.brands.get(self._submission.brand)
-        if brand is None:
-            self._refuse_all()
-        else:
-            desk = Desk(catalog, brand, self._submission.senders, self._submission.test, now)
-            bound = self._bind(desk)
+        brand, bound = self._bind(now)
+        if any(verdict.code in UNDECLARED for verdict in self.verdicts.values()):
+            # It may have been declared a moment ago.
+            self._runtime.catalog.forget()
+            self.verdicts.clear()
+            brand, bound = self._bind(now)
+        if brand is not None:
             customers = self._customers(connection, brand, bound)
             bound = [one for one in bound if one.line not in self.verdicts]
             contents = bind_contents(
@@ -186,7 +185,13 @@ class _Batch:
         for line in self._documents:
             self.refuse(line, refusal)
 
-    def _bind(self, desk: Desk) -> list[Bound]:
+    def _bind(self, now: datetime) -> tuple[Brand | None, list[Bound]]:
+        catalog = self._runtime.catalog()
+        brand = catalog.brands.get(self._submission.brand)
+        if brand is None:
+            self._refuse_all()
+            return None, []
+        desk = Desk(catalog, brand, self._submission.senders, self._submission.test, now)
         bound: dict[UUID, Bound] = {}
         for line, document in self._documents.items():
             try:
@@ -197,7 +202,7 @@ class _Batch:
             first = bound.setdefault(one.id, one)
             if first is not one:
                 self._repeat(one, first.fingerprint)
-        return list(bound.values())
+        return brand, list(bound.values())
 
     def _customers(
         self, connection: Connection, brand: Brand, bound: list[Bound]

@@ -1,5 +1,6 @@
 """Accept: what is taken, what is refused and how it is said; one bad intent spoils nothing."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -8,8 +9,9 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from app.usecases.accept import Submission, Verdict, accept
+from app.usecases.apply import apply
 from app.usecases.customers import delete_customer
-from tests.store.conftest import House, customer, intent
+from tests.store.conftest import DECLARED, House, customer, intent
 from tests.store.interleaving import side_by_side
 
 
@@ -250,3 +252,15 @@ def test_a_customer_removed_meanwhile_spoils_no_chunk(ada: House, database_url: 
         assert both.go("accept")
     told = {one.key: (one.status, one.code) for one in verdicts}
     assert told == {"to-ada": ("refused", "unknown_customer"), "to-bob": ("accepted", None)}
+
+
+def test_what_was_declared_a_moment_ago_is_no_unknown(ada: House) -> None:
+    """Another process has applied it; this one's copy of the catalog is a second old."""
+    known = ada.runtime.catalog()
+    brand = DECLARED.brands["demo"]
+    topics = {**brand.topics, "news": "News"}
+    apply(ada.runtime, replace(DECLARED, brands={"demo": replace(brand, topics=topics)}))
+    ada.runtime.catalog()
+    ada.runtime.catalog._catalog = known
+    verdicts = ada.accept(intent(topic="news"), intent(topic="gossip"), intent())
+    assert [one.status for one in verdicts] == ["accepted", "refused", "accepted"]
