@@ -89,13 +89,20 @@ async def show(request: Request, key: Caller, ref: str) -> Response:
     "/{ref:path}",
     status_code=204,
     summary="Remove a customer",
-    openapi_extra=doc({204: None}, (404,)),
+    openapi_extra=doc({204: None}, (403, 404)),
 )
 async def delete(request: Request, key: Caller, ref: str) -> Response:
     """Remove a customer with all addresses; open intents are cancelled.
 
-    What was said before stays counted, without the person.
+    What was said before stays counted, without the person. 403: the key reaches not all of them.
     """
+    if key.test or key.senders is not None:
+        raise Problem(
+            403,
+            "key_too_narrow",
+            "this ends the intents of all senders; give a live key that is for no sender alone",
+            field="Authorization",
+        )
     runtime = parts(request).runtime
     by = f"key {key.prefix}"
     if not await anyio.to_thread.run_sync(delete_customer, runtime, key.brand_id, ref, by):

@@ -221,6 +221,8 @@ def test_a_key_of_one_sender_speaks_for_no_other(site: Site) -> None:
     site.problem(site.get(taken.headers["Location"], key=bills), 404, "id")
     assert site.get("/v1/intents", key=bills).json()["intents"] == []
     assert len(site.get("/v1/intents", key=store).json()["intents"]) == 1
+    site.problem(site.call("DELETE", "/v1/customers/ada", key=bills), 403, "Authorization")
+    assert site.get(taken.headers["Location"]).json()["state"] == "open"
 
 
 def test_a_test_key_touches_no_live_intent(site: Site) -> None:
@@ -228,6 +230,8 @@ def test_a_test_key_touches_no_live_intent(site: Site) -> None:
     live = site.post("/v1/intents", intent(key="live")).headers["Location"]
     site.problem(site.get(live, key=test_key), 404, "id")
     site.problem(site.post(f"{live}/cancel", key=test_key), 404, "id")
+    site.problem(site.call("DELETE", "/v1/customers/ada", key=test_key), 403, "Authorization")
+    assert site.get(live).json()["state"] == "open"
     # No account of this house is a sandbox, so a test intent reaches nobody.
     site.problem(site.post("/v1/intents", intent(key="test"), key=test_key), 422, "to")
 
