@@ -181,7 +181,7 @@ def test_a_producers_chunks_hold_the_documents(redis_url: str, redis: Redis) -> 
     key = f"cvt_shop_0123456789abcdef_{'a' * 43}"
     with Producer(redis_url, key, "store") as producer:
         found = producer.enqueue_many(intents(1200))
-    assert found == [intent_id("shop", "store", f"k{n}") for n in range(1200)]
+    assert found == [intent_id("shop", "store", f"k{n}", test=True) for n in range(1200)]
     chunks = [body(envelope)[0][0] for envelope in envelopes(redis)]
     assert [len(chunk["intents"]) for chunk in chunks] == [500, 500, 200]
     assert keys(redis) == [f"k{n}" for n in range(1200)]
