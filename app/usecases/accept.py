@@ -17,8 +17,8 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
-from app.channels.registry import Account
 from app.domain.decision import Decision, Send, Situation, Stop, decide
+from app.domain.pause import Pause
 from app.domain.vocabulary import Channel, IntentState, Urgency
 from app.store.catalog import Brand
 from app.store.customers import CustomerRow, find_customers, upsert_customers
@@ -237,10 +237,10 @@ class _Batch:
         customers: Mapping[str, CustomerRow],
         contents: Sequence[tuple[Bound, int]],
     ) -> None:
-        test = self._submission.test
-        channels = self._runtime.channels(test=test)
+        """Decide each intent at once, and write down those for which there is a way."""
+        channels = self._runtime.channels(test=self._submission.test)
         pauses = pauses_in_force(connection)
-        accounts: dict[Channel, Account | None] = {}
+        accounts: dict[Channel, str] = {}
         rows = []
         bound: dict[UUID, Bound] = {}
         for one, content_id in contents:
@@ -248,20 +248,18 @@ class _Batch:
             expires_at = one.expires_at or max(now, one.send_after or now) + timedelta(
                 seconds=one.policy.expires_after
             )
-            decision = decide(
-                Situation(
-                    policy=one.policy,
-                    brand_id=brand.id,
-                    sender_id=one.sender_id,
-                    campaign=one.campaign,
-                    endpoints=customer.endpoints,
-                    channels=channels,
-                    expires_at=expires_at,
-                    send_after=one.send_after,
-                    pauses=pauses,
-                ),
-                now,
+            situation = Situation(
+                policy=one.policy,
+                brand_id=brand.id,
+                sender_id=one.sender_id,
+                campaign=one.campaign,
+                endpoints=customer.endpoints,
+                channels=channels,
+                expires_at=expires_at,
+                send_after=one.send_after,
+                pauses=pauses,
             )
+            decision = decide(situation, now)
             verdict = decision.verdict
             if isinstance(verdict, Stop):
                 self.refuse(one.line, _unreachable(decision), one.id)
@@ -269,27 +267,12 @@ class _Batch:
             account = ""
             if one.urgency == Urgency.URGENT and isinstance(verdict, Send):
                 if verdict.channel not in accounts:
-                    accounts[verdict.channel] = choose_account(
-                        self._runtime, verdict.channel, test=test, now=now, pauses=pauses
-                    )
-                chosen = accounts[verdict.channel]
-                account = chosen.name if chosen else ""
+                    accounts[verdict.channel] = self._account(verdict.channel, now, pauses)
+                account = accounts[verdict.channel]
             rows.append(
                 {
-                    "id": one.id,
-                    "sender_id": one.sender_id,
-                    "topic_id": one.topic_id,
-                    "customer_id": customer.id,
-                    "content_id": content_id,
-                    "policy_id": one.policy_id,
-                    "key": one.key,
-                    "fingerprint": one.fingerprint.hex(),
-                    "kind": one.kind,
-                    "urgency": one.urgency,
-                    "campaign": one.campaign,
-                    "data": one.data,
-                    "test": test,
-                    "send_after": one.send_after,
+                    **_intent_fields(one, customer.id, content_id),
+                    "test": self._submission.test,
                     "expires_at": expires_at,
                     "decide_at": expires_at if isinstance(verdict, Send) else verdict.until,
                     "decided_at": now,
@@ -299,6 +282,13 @@ class _Batch:
             )
             bound[one.id] = one
         self._write(connection, brand, rows, bound)
+
+    def _account(self, channel: Channel, now: datetime, pauses: Sequence[Pause]) -> str:
+        """The account for all urgent work of this chunk on a channel; none: an empty name."""
+        chosen = choose_account(
+            self._runtime, channel, test=self._submission.test, now=now, pauses=pauses
+        )
+        return chosen.name if chosen else ""
 
     def _write(
         self,
@@ -372,6 +362,24 @@ class _Batch:
                 brand.id if brand else None,
                 rows,
             )
+
+
+def _intent_fields(one: Bound, customer_id: int, content_id: int) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "sender_id": one.sender_id,
+        "topic_id": one.topic_id,
+        "customer_id": customer_id,
+        "content_id": content_id,
+        "policy_id": one.policy_id,
+        "key": one.key,
+        "fingerprint": one.fingerprint.hex(),
+        "kind": one.kind,
+        "urgency": one.urgency,
+        "campaign": one.campaign,
+        "data": one.data,
+        "send_after": one.send_after,
+    }
 
 
 def _unreachable(decision: Decision) -> Refusal:
