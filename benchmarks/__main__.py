@@ -26,7 +26,7 @@ class Sizes:
     """How much is measured: messages, rows, rounds, and seconds."""
 
     rounds: int = 3
-    mails: int = 30_000
+    mails: int = 50_000
     empty_tasks: int = 3_000
     by_hand: int = 800
     http: int = 20_000
