@@ -181,7 +181,7 @@ def failed_replay(
     reason: Annotated[str, typer.Option("--reason", help="Why; it is kept.")] = "",
     json: Json = False,
 ) -> None:
-    """Try failed deliveries again, where their intent is still open."""
+    """Try failed deliveries again, where their intent was neither seen, cancelled nor expired."""
     planned = replay(runtime(), deliveries, Operator(actor(), reason))
     left = [one for one in deliveries if one not in planned]
     if json:
@@ -190,7 +190,7 @@ def failed_replay(
         out.print(f"{plural(len(planned), 'delivery', 'deliveries')} will be tried again.")
         if left:
             told = ", ".join(map(str, left))
-            err.print(f"Not tried again: {told} (not failed, or the intent has ended).")
+            err.print(f"Not tried again: {told} (not failed, or seen, cancelled or expired since).")
     if left:
         raise typer.Exit(FAILED)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import psutil
 import pytest
@@ -107,6 +108,18 @@ class Converge:
         lines = "".join(json.dumps(intent) + "\n" for intent in intents)
         done = self.run("enqueue", "-", "--json", stdin=lines)
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def intent(self, intent_id: UUID | str, **expected: str) -> dict[str, Any] | None:
+        """An intent as the API tells it, once it is as expected."""
+        answer = requests.get(
+            f"{self.url('api_port')}/v1/intents/{intent_id}",
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=10,
+        )
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()
+        fits = all(told[name] == value for name, value in expected.items())
+        return told if fits else None
 
     def screen(self, address: str) -> list[dict[str, Any]]:
         """What an address got in the sandbox."""

@@ -58,11 +58,9 @@ def test_a_message_goes_its_whole_way(converge: Converge, tmp_path: Path) -> Non
     assert mail["subject"] == "Order 991 is on its way"
     assert "Hello Ada" in mail["text"]
 
-    def seen() -> dict[str, Any] | None:
-        told: dict[str, Any] = converge.json("status", verdict["id"])
-        return told if told["state"] == "seen" else None
-
-    told = wait_for(seen, "the mail was opened", 40)
+    wait_for(lambda: converge.intent(verdict["id"], state="seen"), "the mail was opened", 60)
+    told = converge.json("status", verdict["id"])
+    assert told["state"] == "seen"
     assert told["seen_on"] == "email"
     assert told["deliveries"][0]["address"] == "o***@sandbox.example"
     shown = converge.run("status", verdict["id"])
@@ -281,18 +279,18 @@ def test_pause_holds_and_resume_lets_go(converge: Converge) -> None:
 def test_what_bounced_is_listed_and_shown(converge: Converge) -> None:
     (verdict,) = converge.enqueue(_intent(to={"ref": "gone", "email": "bounce@sandbox.example"}))
 
-    def failed() -> dict[str, Any] | None:
-        rows = converge.json("failed", "list")
-        return next((row for row in rows if row["intent"] == verdict["id"]), None)
-
-    row = wait_for(failed, "the bounce is listed")
+    wait_for(lambda: converge.intent(verdict["id"], state="exhausted"), "nothing is left to try")
+    rows = converge.json("failed", "list")
+    (row,) = (one for one in rows if one["intent"] == verdict["id"])
     shown = converge.json("failed", "show", str(row["id"]))
     assert shown["tries"][0]["outcome"] == "rejected"
     assert "5.1.1" in shown["reason"]
     assert "rejected" in converge.run("failed", "show", str(row["id"])).stdout
     assert row["address"] != "bounce@sandbox.example", "addresses are masked"
-    replayed = converge.run("failed", "replay", str(row["id"]), "--reason", "try")
-    assert replayed.returncode == 1, "its intent has ended"
+    replayed = converge.run("failed", "replay", str(row["id"]), "999999999", "--reason", "mended")
+    assert replayed.stdout == "1 delivery will be tried again.\n"
+    assert replayed.returncode == 1
+    assert "Not tried again: 999999999" in replayed.stderr
 
 
 def test_refusals_of_the_broker_are_listed(converge: Converge) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
 from tests.e2e.conftest import open_folder, run_converge, running, wait_for
 
@@ -36,13 +35,7 @@ def test_a_stop_leaves_no_process_and_a_second_start_finds_the_data() -> None:
         with running(folder) as second:
             assert second.key == key
             assert second.addresses == ports, "links that were sent still lead here"
-            answer = requests.get(
-                f"{second.url('api_port')}/v1/intents/{verdict['id']}",
-                headers={"Authorization": f"Bearer {key}"},
-                timeout=5,
-            )
-            assert answer.status_code == 200
-            assert answer.json()["customer"] == "kept"
+            assert second.intent(verdict["id"], customer="kept"), "key and data are there"
             assert second.stop(signal.SIGINT) == 0
 
 

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 import requests
@@ -42,22 +42,19 @@ def flower(converge: Converge) -> Iterator[requests.Session]:
         yield session
 
 
-def _enqueue(url: str) -> str:
+def _enqueue(url: str) -> UUID:
     """Over the broker, so that everything private passes through Redis once."""
     producer = Producer(url, sender="store")
-    key = uuid4().hex
     customer = Customer(ref="flower-1", name=NAME, email=ADDRESS, phone=PHONE)
     intent = Intent(
         to=customer,
         topic="orders",
-        key=key,
         policy="email-only",
         subject=f"For {NAME}",
         text=f"Hello {{{{ who }}}}, {BODY}.",
         data={"who": DATUM},
     )
-    producer.enqueue_many([intent, Intent(to="flower-1", topic="orders", text=BODY, key=key + "x")])
-    return key
+    return producer.enqueue(intent)
 
 
 def _everything(redis: Redis) -> Iterator[bytes]:
@@ -101,6 +98,13 @@ def _tasks(converge: Converge, flower: requests.Session) -> dict[str, dict[str, 
     return tasks
 
 
+def _attempts(converge: Converge, intent_id: UUID) -> list[dict[str, Any]]:
+    intent = converge.intent(intent_id)
+    assert intent is not None
+    attempts: list[dict[str, Any]] = intent["deliveries"][0]["attempts"]
+    return attempts
+
+
 def _heard_of(
     converge: Converge, flower: requests.Session, task: str
 ) -> dict[str, dict[str, Any]] | None:
@@ -118,15 +122,12 @@ def test_flower_and_redis_tell_nothing_of_a_customer(
     assert _leaks(chunk) == [NAME, "Quillfeather", BODY], "the search can find what is hidden so"
     found = EmbeddedServers(converge.folder / "data").find()
     assert found is not None
-    key = _enqueue(found.redis_url)
+    intent_id = _enqueue(found.redis_url)
 
-    def handed_over() -> dict[str, Any] | None:
-        intents = converge.json("why", "flower-1", "--key", key)["intents"]
-        return next((one for one in intents if one["deliveries"][0]["attempts"]), None)
-
-    intent = wait_for(handed_over, "the mail was handed over", 60)
-    task = intent["deliveries"][0]["attempts"][0]["task"]
-    assert BODY in converge.screen(ADDRESS)[0]["text"]
+    (mail,) = wait_for(lambda: converge.screen(ADDRESS), "the mail was handed over", 60)
+    assert BODY in mail["text"]
+    (attempt,) = wait_for(lambda: _attempts(converge, intent_id), "the attempt was recorded")
+    task = attempt["task"]
     done = wait_for(lambda: _heard_of(converge, flower, task), "Flower has heard of the tasks")
     assert done[task]["name"] == "email.deliver"
     assert "email deliveries" in done[task]["args"]
