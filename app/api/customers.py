@@ -54,7 +54,8 @@ async def timeline(
 async def put(request: Request, key: Caller, ref: str) -> Response:
     """Create or change a customer: a field left out stays, null removes it.
 
-    `status` is `stale` where `as_of` is older than what is known: then nothing was changed.
+    `status` is `stale` where `as_of` is older than what is known, and where a test key speaks of
+    a live customer: then nothing was changed.
     """
     document = await json_body(request)
     if isinstance(document, dict):
@@ -63,7 +64,7 @@ async def put(request: Request, key: Caller, ref: str) -> Response:
         _refuse_unkeepable(document)
 
     def kept() -> Response:
-        (verdict,) = put_customers(parts(request).runtime, key.brand_id, [document])
+        (verdict,) = put_customers(parts(request).runtime, key.brand_id, [document], test=key.test)
         if verdict.status == "refused":
             raise Problem(422, "invalid", verdict.reason or "", field=verdict.field or "body")
         return answer({"ref": verdict.ref, "status": verdict.status})

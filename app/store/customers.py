@@ -54,7 +54,11 @@ _CHANNELS: Mapping[str, Channel] = {channel.value: channel for channel in Channe
 
 
 def upsert_customers(
-    connection: Connection, brand_id: int, rows: Collection[Mapping[str, Any]]
+    connection: Connection,
+    brand_id: int,
+    rows: Collection[Mapping[str, Any]],
+    *,
+    test: bool = False,
 ) -> dict[str, bool]:
     """Create or change customers; say for each ref whether the row was applied.
 
@@ -62,35 +66,63 @@ def upsert_customers(
     "endpoints": [{"channel", "service", "address"}, …]}`. Only fields named in `given` change
     (null removes); a channel named in `given` has just the endpoints listed. A row whose `as_of`
     is older than what the ledger knows changes nothing. A ref stands once in `rows`.
+
+    `test` rows come from rehearsals: they change nobody but the people of rehearsals. One whom a
+    live row names becomes a live customer.
     """
     ordered = sorted(rows, key=lambda row: str(row["ref"]))
-    parameters = {"brand_id": brand_id, "rows": as_rows([dict(row) for row in ordered])}
-    applied = connection.execute(text(_UPSERT), parameters).all()
-    ids = {row.ref: row.id for row in applied}
+    parameters = {
+        "brand_id": brand_id,
+        "rows": as_rows([dict(row) for row in ordered]),
+        "test": test,
+    }
+    ids = {row.ref: row.id for row in connection.execute(text(_INSERT_NEW), parameters)}
+    if len(ids) < len(ordered):
+        # A statement of its own, so that it sees whom another transaction has just created.
+        ids |= {row.ref: row.id for row in connection.execute(text(_UPDATE_KNOWN), parameters)}
     _set_endpoints(connection, brand_id, ids, ordered)
     return {str(row["ref"]): row["ref"] in ids for row in ordered}
 
 
-_UPSERT = """
-    WITH rows AS MATERIALIZED (
-        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
-            ref text, given jsonb, as_of timestamptz, name text, locale text, timezone text,
-            attributes jsonb)
+_INSERT_NEW = """
+    INSERT INTO customers (brand_id, ref, name, locale, timezone, attributes, as_of, test)
+    SELECT :brand_id, ref, name, locale, timezone, coalesce(attributes, '{}'), as_of, :test
+      FROM json_to_recordset(CAST(:rows AS json)) AS r(
+           ref text, as_of timestamptz, name text, locale text, timezone text, attributes jsonb)
+     ORDER BY ref
+    ON CONFLICT (brand_id, ref) DO NOTHING
+    RETURNING id, ref"""
+
+# Whoever is told what is known already is not written again. What was known is read under the lock.
+_UPDATE_KNOWN = """
+    WITH known AS MATERIALIZED (
+        SELECT c AS was, r AS told, r.given
+          FROM customers c
+          JOIN json_to_recordset(CAST(:rows AS json)) AS r(
+               ref text, given jsonb, as_of timestamptz, name text, locale text, timezone text,
+               attributes jsonb)
+            ON c.brand_id = :brand_id AND c.ref = r.ref
+         WHERE (r.as_of IS NULL OR c.as_of IS NULL OR r.as_of >= c.as_of) AND c.test >= :test
+         ORDER BY c.ref FOR UPDATE OF c
+    ), wished AS (
+        SELECT (was).id,
+               CASE WHEN given @> '["name"]' THEN (told).name ELSE (was).name END AS name,
+               CASE WHEN given @> '["locale"]' THEN (told).locale ELSE (was).locale END AS locale,
+               CASE WHEN given @> '["timezone"]' THEN (told).timezone ELSE (was).timezone END
+                    AS timezone,
+               CASE WHEN given @> '["attributes"]' THEN coalesce((told).attributes, '{}')
+                    ELSE (was).attributes END AS attributes,
+               greatest((told).as_of, (was).as_of) AS as_of,
+               (was).test AND :test AS test
+          FROM known
+    ), changed AS (
+        UPDATE customers c SET name = w.name, locale = w.locale, timezone = w.timezone,
+               attributes = w.attributes, as_of = w.as_of, test = w.test, updated_at = now()
+          FROM wished w WHERE c.id = w.id
+           AND (c.name, c.locale, c.timezone, c.attributes, c.as_of, c.test) IS DISTINCT FROM
+               (w.name, w.locale, w.timezone, w.attributes, w.as_of, w.test)
     )
-    INSERT INTO customers AS c (brand_id, ref, name, locale, timezone, attributes, as_of)
-    SELECT :brand_id, ref, name, locale, timezone, coalesce(attributes, '{}'), as_of
-      FROM rows ORDER BY ref
-    ON CONFLICT (brand_id, ref) DO UPDATE SET
-        (name, locale, timezone, attributes, as_of, updated_at) = (
-            SELECT CASE WHEN r.given @> '["name"]' THEN r.name ELSE c.name END,
-                   CASE WHEN r.given @> '["locale"]' THEN r.locale ELSE c.locale END,
-                   CASE WHEN r.given @> '["timezone"]' THEN r.timezone ELSE c.timezone END,
-                   CASE WHEN r.given @> '["attributes"]' THEN excluded.attributes
-                        ELSE c.attributes END,
-                   greatest(r.as_of, c.as_of), now()
-              FROM rows r WHERE r.ref = excluded.ref)
-     WHERE excluded.as_of IS NULL OR c.as_of IS NULL OR excluded.as_of >= c.as_of
-    RETURNING c.id, c.ref"""
+    SELECT (was).id, (was).ref FROM known"""
 
 
 def _set_endpoints(

@@ -6,7 +6,7 @@ that comes twice writes nothing twice; one bad intent does not spoil its chunk.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
@@ -15,7 +15,8 @@ from uuid import UUID
 import orjson
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.domain.decision import Decision, Send, Situation, Stop, decide
 from app.domain.pause import Pause
@@ -95,16 +96,18 @@ def _accept(
         if again:
             raise
         return _accept(runtime, submission, documents, again=True)
-    except (DataError, TypeError, ValueError, OverflowError) as error:
-        # Some document holds what passed every check and still cannot be kept. It is found by
-        # halves, so that it alone is refused.
+    except (OperationalError, PoolTimeout):
+        raise  # the ledger is away: whoever asked comes again
+    except Exception as error:  # noqa: BLE001 (told below, by its kind alone)
+        # Some document passed every check and still cannot be kept, or trips over a fault of
+        # ours. It is found by halves, so that it alone is refused, and nothing is lost.
+        _log.warning("chunk_failed", kind=type(error).__name__, documents=len(documents))
         if len(documents) > 1:
             middle = len(documents) // 2
             return [
                 *_accept(runtime, submission, documents[:middle]),
                 *_accept(runtime, submission, documents[middle:]),
             ]
-        _log.warning("unstorable_intent", kind=type(error).__name__)
         batch = _Batch(runtime, submission, dict(documents))
         batch.refuse(documents[0][0], _unstorable(documents[0][1]))
         with runtime.engine.begin() as connection:
@@ -113,8 +116,10 @@ def _accept(
     return batch.verdicts.values()
 
 
-def _unstorable(document: Mapping[str, Any]) -> Refusal:
+def _unstorable(document: Any) -> Refusal:
     reason = "holds a value that cannot be kept, such as a whole number of over 64 bits"
+    if not isinstance(document, dict):
+        return Refusal("intent", "unstorable", reason)
     for name, value in document.items():
         if not _is_json(value):
             return Refusal(name, "unstorable", reason)
@@ -140,6 +145,7 @@ class _Batch:
         self._documents = documents
         self.verdicts: dict[int, Verdict] = {}
         self._urgent: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._repeats: list[tuple[Bound, Bound]] = []
         self._now = datetime.now(UTC)
 
     def take(self, connection: Connection) -> None:
@@ -150,6 +156,7 @@ class _Batch:
             # It may have been declared a moment ago.
             self._runtime.catalog.forget()
             self.verdicts.clear()
+            self._repeats.clear()
             brand, bound = self._bind(now)
         if brand is not None:
             customers = self._customers(connection, brand, bound)
@@ -158,6 +165,7 @@ class _Batch:
                 self._runtime, connection, brand, bound, customers, self.refuse
             )
             self._insert(connection, brand, now, customers, contents)
+            self._answer_repeats()
         self.keep_refusals(connection, brand)
 
     def refuse(self, line: int, refusal: Refusal, intent_id: UUID | None = None) -> None:
@@ -201,7 +209,7 @@ class _Batch:
                 continue
             first = bound.setdefault(one.id, one)
             if first is not one:
-                self._repeat(one, first.fingerprint)
+                self._repeats.append((first, one))
         return brand, list(bound.values())
 
     def _customers(
@@ -217,7 +225,7 @@ class _Batch:
                 except InvalidIntent as error:
                     self.refuse(one.line, Refusal(error.field, "invalid", error.reason), one.id)
         if rows:
-            upsert_customers(connection, brand.id, merge_rows(rows))
+            upsert_customers(connection, brand.id, merge_rows(rows), test=self._submission.test)
         refs = {one.ref for one in bound if one.line not in self.verdicts}
         customers = find_customers(connection, brand.id, refs)
         for one in bound:
@@ -320,6 +328,15 @@ class _Batch:
                 IntentState.CANCELLED,
                 "replaced",
             )
+
+    def _answer_repeats(self) -> None:
+        """What stands twice in the chunk shares the fate of the first."""
+        for first, one in self._repeats:
+            fate = self.verdicts[first.line]
+            if fate.status == "refused" and one.fingerprint == first.fingerprint:
+                self.verdicts[one.line] = replace(fate, line=one.line)
+            else:
+                self._repeat(one, first.fingerprint)
 
     def _repeat(self, one: Bound, said: bytes) -> None:
         """The same key again: the same content is welcome, another content is a conflict."""

@@ -32,11 +32,16 @@ class CustomerVerdict:
 
 
 def put_customers(
-    runtime: Runtime, brand_id: int, documents: Sequence[Mapping[str, Any]]
+    runtime: Runtime,
+    brand_id: int,
+    documents: Sequence[Mapping[str, Any]],
+    *,
+    test: bool = False,
 ) -> list[CustomerVerdict]:
     """Create or change customers; one bad document does not spoil the others.
 
-    A field left out stays as it is, null removes it; an older `as_of` changes nothing.
+    A field left out stays as it is, null removes it; an older `as_of` changes nothing, and no more
+    does a test key's document (`test`) about a live customer.
     """
     verdicts: dict[int, CustomerVerdict] = {}
     rows: dict[int, dict[str, Any]] = {}
@@ -50,7 +55,9 @@ def put_customers(
             )
     if rows:
         with runtime.engine.begin() as connection:
-            applied = upsert_customers(connection, brand_id, merge_rows(list(rows.values())))
+            applied = upsert_customers(
+                connection, brand_id, merge_rows(list(rows.values())), test=test
+            )
         for line, row in rows.items():
             status = "kept" if applied[row["ref"]] else "stale"
             verdicts[line] = CustomerVerdict(line, status, row["ref"])

@@ -162,7 +162,7 @@ def _release_lane(
     room: int,
     health: Mapping[str, Health],
 ) -> int:
-    """Let the flows of a lane take turns at an account's room; each part is hinted at once.
+    """Let senders, and their flows, take turns at an account's room; each part is hinted at once.
 
     `flows` says for each by which accounts it may not go now. What a flow leaves of its share is
     for the others.
@@ -172,7 +172,7 @@ def _release_lane(
     while waiting and room > 0:
         # Where there are more flows than room, chance decides whose turn it is.
         turn = random.sample(waiting, min(len(waiting), room))
-        share = max(1, min(room, AT_ONCE) // len(turn))
+        shares = _shares(turn, min(room, AT_ONCE))
         with runtime.engine.begin() as connection:
             got = lanes.release(
                 connection,
@@ -180,16 +180,22 @@ def _release_lane(
                 lane,
                 account.name,
                 serving,
-                [Share(flow, share, flows[flow]) for flow in turn],
+                [Share(flow, shares[flow], flows[flow]) for flow in turn],
                 runtime.timing.hint_lost,
             )
         _hint(runtime, channel, lane, got, health)
         released += len(got)
         room -= len(got)
         given = Counter(one.flow for one in got)
-        done = {flow for flow in turn if given[flow] < share}
+        done = {flow for flow in turn if given[flow] < shares[flow]}
         waiting = [flow for flow in waiting if flow not in done]
     return released
+
+
+def _shares(turn: Sequence[Flow], room: int) -> dict[Flow, int]:
+    """Part room among senders, and each sender's part among its campaigns."""
+    campaigns = Counter(flow.sender_id for flow in turn)
+    return {flow: max(1, room // len(campaigns) // campaigns[flow.sender_id]) for flow in turn}
 
 
 def _paused(flow: Flow, channel: str, account: str, pauses: Iterable[Pause]) -> bool:

@@ -98,6 +98,49 @@ def test_a_rehearsal_never_takes_the_place_of_the_real_thing(ada: House) -> None
     assert rehearsed.id != real.id
 
 
+def test_a_rehearsal_changes_no_live_customer(ada: House) -> None:
+    ada.accept(intent(customer("ada", email="open@sandbox.example", name="X")), test=True)
+    ada.accept(intent(customer("eve", email="open@sandbox.example")), test=True)
+    ada.accept(intent(customer("eve", email="bounce@sandbox.example")), test=True)
+    rows = ada.rows(
+        "SELECT ref, test, name, address FROM customers c JOIN endpoints e"
+        " ON e.customer_id = c.id AND e.state = 'active' ORDER BY ref"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("ada", False, None, "ada@example.com"),
+        ("eve", True, None, "bounce@sandbox.example"),
+    ]
+    ada.accept(intent(customer("eve", name="Eve")))
+    assert ada.rows("SELECT test, name FROM customers WHERE ref = 'eve'") == [(False, "Eve")]
+
+
+def test_what_stands_twice_in_a_chunk_shares_the_fate_of_the_first(house: House) -> None:
+    lost = intent("stranger", key="k")
+    verdicts = house.accept(lost, lost, {**lost, "campaign": "other"})
+    assert [verdict.status for verdict in verdicts] == ["refused", "refused", "conflict"]
+
+
+def test_a_fault_of_ours_refuses_one_intent_and_loses_none(
+    ada: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.usecases import accept as module
+
+    def faulty(situation: Any, now: Any) -> Any:
+        if situation.campaign == "trips":
+            raise RuntimeError("a bug")
+        return real(situation, now)
+
+    real = module.decide
+    monkeypatch.setattr(module, "decide", faulty)
+    documents = [intent(key=f"k{n}", campaign="trips" if n == 5 else "") for n in range(8)]
+    for document in documents:
+        document["campaign"] = document["campaign"] or None
+    verdicts = ada.accept(*documents, keep_refusals=True)
+    assert [verdict.status for verdict in verdicts].count("accepted") == 7
+    assert verdicts[5].code == "unstorable"
+    assert len(ada.rows("SELECT FROM refusals")) == 1
+
+
 def test_attributes_that_cannot_be_kept_are_named(ada: House) -> None:
     for value in ("a\x00b", 2**64):
         [verdict, _] = ada.accept(

@@ -75,6 +75,7 @@ CREATE TABLE customers (
     timezone text,
     attributes jsonb NOT NULL DEFAULT '{}',
     as_of timestamptz,
+    test boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (brand_id, ref)
