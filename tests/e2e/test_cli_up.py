@@ -15,7 +15,7 @@ def test_a_stop_leaves_no_process_and_a_second_start_finds_the_data() -> None:
     with open_folder() as folder:
         with running(folder) as first:
             key, ports = first.key, first.addresses
-            assert key in first.output.read_text(), "the key is printed"
+            wait_for(lambda: key in first.output.read_text(), "the key is printed", 5)
             (verdict,) = first.enqueue(
                 {
                     "to": {"ref": "kept", "email": "ignore@sandbox.example"},
