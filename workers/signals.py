@@ -80,7 +80,7 @@ def _collect_seldom() -> None:
     """Leave what this process is made of out of every garbage collection, and collect seldom.
 
     A batch makes thousands of short-lived objects and hardly a cycle: with Python's thresholds a
-    third of the time in a batch went into looking through modules and caches again and again.
+    tenth to a fifth of accept's time went into looking through modules and caches again and again.
     """
     gc.collect()
     gc.freeze()
