@@ -22,7 +22,7 @@ from app.api.schemas import (
     doc,
 )
 from app.store.keys import Key
-from app.usecases.accept import Submission, Verdict, accept
+from app.usecases.accept import FAULT, Submission, Verdict, accept
 from app.usecases.control import Operator, cancel_intents
 from app.usecases.inspect import BadFilter, list_intents, show_intent
 from app.usecases.runtime import Runtime
@@ -48,7 +48,7 @@ async def enqueue(request: Request, key: Caller) -> Response:
     if verdict.status == "conflict":
         raise _said_no(409, verdict)
     if verdict.status == "refused":
-        raise _said_no(422, verdict)
+        raise _said_no(500 if verdict.code == FAULT.code else 422, verdict)
     return answer(
         {"id": verdict.id, "key": verdict.key, "status": verdict.status},
         201 if verdict.status == "accepted" else 200,

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.domain.decision import Decision, Send, Situation, Stop, decide
@@ -101,7 +101,6 @@ def _accept(
     except Exception as error:  # noqa: BLE001 (told below, by its kind alone)
         # Some document passed every check and still cannot be kept, or trips over a fault of
         # ours. It is found by halves, so that it alone is refused, and nothing is lost.
-        _log.warning("chunk_failed", kind=type(error).__name__, documents=len(documents))
         if len(documents) > 1:
             middle = len(documents) // 2
             return [
@@ -109,11 +108,19 @@ def _accept(
                 *_accept(runtime, submission, documents[middle:]),
             ]
         batch = _Batch(runtime, submission, dict(documents))
-        batch.refuse(documents[0][0], _unstorable(documents[0][1]))
+        if isinstance(error, DataError | TypeError | ValueError | OverflowError):
+            _log.warning("unstorable_intent", kind=type(error).__name__)
+            batch.refuse(documents[0][0], _unstorable(documents[0][1]))
+        else:
+            _log.error("intent_failed", exc_info=error)
+            batch.refuse(documents[0][0], FAULT)
         with runtime.engine.begin() as connection:
             batch.keep_refusals(connection)
     batch.hint()
     return batch.verdicts.values()
+
+
+FAULT = Refusal("intent", "fault", "a fault of ours kept it from being taken; it is in our log")
 
 
 def _unstorable(document: Any) -> Refusal:

@@ -120,9 +120,9 @@ def fetched(claims: Claims, event: EventType, agent: str, ip: str, method: str) 
 def _message(runtime: Runtime, delivery_id: int) -> tuple[Linked, dict[str, object]]:
     with runtime.engine.begin() as connection:
         linked = message_of(connection, delivery_id)
-        if linked is None:
-            raise NoSuchLink("the message is gone")
-        documents = runtime.words.load(connection, [linked.content_id])
+    if linked is None:
+        raise NoSuchLink("the message is gone")
+    documents = runtime.words.load(runtime.engine, [linked.content_id])
     document = documents.get(linked.content_id)
     if document is None:
         raise NoSuchLink("the content is gone")

@@ -36,9 +36,7 @@ def render(
     runtime: Runtime, catalog: Catalog, account: Account, claimed: Sequence[Claimed]
 ) -> list[Message | Unsayable]:
     """Render a batch for one account, in order; what cannot be said does not stop the others."""
-    ids = {one.content_id for one in claimed}
-    with runtime.engine.begin() as connection:
-        documents = runtime.words.load(connection, ids)
+    documents = runtime.words.load(runtime.engine, {one.content_id for one in claimed})
     date = mail_date(claimed[0].claimed_at)
     links: dict[Any, Links] = {}
     rendered: list[Message | Unsayable] = []

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Engine
 
 from app.content.cache import Kept
 from app.content.check import Checker
@@ -30,11 +30,13 @@ class Words:
     documents: Kept[dict[str, Any]] = field(default_factory=lambda: Kept(KEPT))
     skeletons: Kept[Any] = field(default_factory=lambda: Kept(KEPT))
 
-    def load(self, connection: Connection, ids: Collection[int]) -> dict[int, dict[str, Any]]:
-        """The documents of contents by id, read from the ledger where they are not known yet."""
+    def load(self, engine: Engine, ids: Collection[int]) -> dict[int, dict[str, Any]]:
+        """The documents of contents by id; the ledger is asked for those not known yet alone."""
         found = {key: self.documents.find(key) for key in ids}
         missing = [key for key, document in found.items() if document is None]
         if missing:
-            for key, document in load_contents(connection, missing).items():
+            with engine.begin() as connection:
+                loaded = load_contents(connection, missing)
+            for key, document in loaded.items():
                 found[key] = self.documents.keep(key, document)
         return {key: document for key, document in found.items() if document is not None}

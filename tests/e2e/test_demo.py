@@ -55,7 +55,11 @@ def test_the_demo_ends_by_itself_with_a_report() -> None:
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    ("begun", "with_signal"), [("starts its own", signal.SIGTERM), ("s  30 intents", signal.SIGINT)]
+    ("begun", "with_signal"),
+    [
+        ("starts its own", signal.SIGTERM),
+        pytest.param("s  30 intents", signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_demo_cleans_up(begun: str, with_signal: signal.Signals) -> None:
     with tempfile.TemporaryDirectory(prefix="converge-test-") as home:

@@ -137,7 +137,7 @@ def test_a_fault_of_ours_refuses_one_intent_and_loses_none(
         document["campaign"] = document["campaign"] or None
     verdicts = ada.accept(*documents, keep_refusals=True)
     assert [verdict.status for verdict in verdicts].count("accepted") == 7
-    assert verdicts[5].code == "unstorable"
+    assert verdicts[5].code == "fault"
     assert len(ada.rows("SELECT FROM refusals")) == 1
 
 
