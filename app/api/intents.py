@@ -22,9 +22,10 @@ from app.api.schemas import (
     doc,
 )
 from app.store.keys import Key
-from app.usecases.accept import FAULT, Submission, Verdict, accept
+from app.usecases.accept import Submission, Verdict, accept
 from app.usecases.control import Operator, cancel_intents
 from app.usecases.inspect import BadFilter, list_intents, show_intent
+from app.usecases.refusing import FAULT
 from app.usecases.runtime import Runtime
 
 router = APIRouter(prefix="/v1/intents", tags=["intents"])

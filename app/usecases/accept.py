@@ -12,13 +12,12 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-import orjson
 import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.domain.decision import Decision, Send, Situation, Stop, decide
+from app.domain.decision import Send, Situation, Stop, decide
 from app.domain.pause import Pause
 from app.domain.vocabulary import Channel, IntentState, Urgency
 from app.store.catalog import Brand
@@ -33,15 +32,15 @@ from app.store.pauses import pauses_in_force
 from app.store.refusals import insert_refusals
 from app.usecases.accounts import choose_account, hint_urgent
 from app.usecases.addresses import customer_row, merge_rows
-from app.usecases.binding import Bound, Desk, Refusal, said_of
+from app.usecases.binding import Bound, Desk, said_of
 from app.usecases.contents import bind_contents
 from app.usecases.records import considered_record, verdict_fields
+from app.usecases.refusing import FAULT, UNDECLARED, Refusal, unreachable, unstorable
 from app.usecases.runtime import Runtime
 from converge_producer import InvalidIntent
 from converge_producer import intent_id as id_of
 
 _log = structlog.get_logger(__name__)
-UNDECLARED = frozenset({"unknown_brand", "unknown_sender", "unknown_topic", "unknown_policy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def _accept(
         batch = _Batch(runtime, submission, dict(documents))
         if isinstance(error, DataError | TypeError | ValueError | OverflowError):
             _log.warning("unstorable_intent", kind=type(error).__name__)
-            batch.refuse(documents[0][0], _unstorable(documents[0][1]))
+            batch.refuse(documents[0][0], unstorable(documents[0][1]))
         else:
             _log.error("intent_failed", exc_info=error)
             batch.refuse(documents[0][0], FAULT)
@@ -118,27 +117,6 @@ def _accept(
             batch.keep_refusals(connection)
     batch.hint()
     return batch.verdicts.values()
-
-
-FAULT = Refusal("intent", "fault", "a fault of ours kept it from being taken; it is in our log")
-
-
-def _unstorable(document: Any) -> Refusal:
-    reason = "holds a value that cannot be kept, such as a whole number of over 64 bits"
-    if not isinstance(document, dict):
-        return Refusal("intent", "unstorable", reason)
-    for name, value in document.items():
-        if not _is_json(value):
-            return Refusal(name, "unstorable", reason)
-    return Refusal("intent", "unstorable", reason)
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        return False
-    return True
 
 
 class _Batch:
@@ -277,7 +255,7 @@ class _Batch:
             decision = decide(situation, now)
             verdict = decision.verdict
             if isinstance(verdict, Stop):
-                self.refuse(one.line, _unreachable(decision), one.id)
+                self.refuse(one.line, unreachable(decision), one.id)
                 continue
             account = ""
             if one.urgency == Urgency.URGENT and isinstance(verdict, Send):
@@ -404,15 +382,3 @@ def _intent_fields(one: Bound, customer_id: int, content_id: int) -> dict[str, A
         "data": one.data,
         "send_after": one.send_after,
     }
-
-
-def _unreachable(decision: Decision) -> Refusal:
-    reasons = "; ".join(
-        f"{one.channel}: {one.why.value}"
-        for one in {(one.channel, one.why): one for one in decision.considered}.values()
-    )
-    return Refusal(
-        "to",
-        "no_endpoint",
-        f"the customer cannot be reached on any channel of the policy ({reasons})",
-    )

@@ -12,20 +12,11 @@ from uuid import UUID, uuid4
 from app.domain.policy import Policy
 from app.domain.vocabulary import Kind
 from app.store.catalog import Brand, Catalog
+from app.usecases.refusing import Refusal
 from converge_producer import InvalidIntent, fingerprint, intent_id, validate_intent
 from converge_producer.wire import DEFAULT_KIND, DEFAULT_URGENCY
 
 DEFAULT_POLICY = "notify"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal(Exception):
-    """Why an intent was not taken. `code` is stable; `reason` is for people and quotes nothing
-    private."""
-
-    field: str
-    code: str
-    reason: str
 
 
 @dataclass(slots=True)

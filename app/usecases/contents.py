@@ -11,7 +11,8 @@ from app.content.problem import ContentRefused
 from app.store.catalog import Brand
 from app.store.contents import keep_contents
 from app.store.customers import CustomerRow
-from app.usecases.binding import Bound, Refusal
+from app.usecases.binding import Bound
+from app.usecases.refusing import Refusal
 from app.usecases.runtime import Runtime
 
 Refuse = Callable[[int, Refusal, Any], None]

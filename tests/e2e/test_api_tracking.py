@@ -200,6 +200,7 @@ def test_a_repeated_fetch_is_one_event(site: Site) -> None:
     assert site.house.rows("SELECT count(*) FROM events")[0][0] == 1
 
 
+@pytest.mark.slow
 def test_with_the_ledger_away_pictures_still_come_and_links_ask_for_patience(site: Site) -> None:
     links = mailed(site)
     away = make_engine("postgresql://nobody@127.0.0.1:1/nothing")

@@ -44,6 +44,7 @@ def _why(settings: dict[str, str]) -> str:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_with_servers_of_ones_own_it_starts_none(database_url: str, redis_url: str) -> None:
     settings = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "SECRET": "s" * 40}
     assert run_converge("apply", "--yes", **settings).returncode == 0

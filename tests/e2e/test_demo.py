@@ -26,6 +26,7 @@ def _left(folder: Path) -> list[str]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_the_demo_ends_by_itself_with_a_report() -> None:
     with tempfile.TemporaryDirectory(prefix="converge-test-") as home:
         Path(home).chmod(0o711)
