@@ -97,7 +97,8 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease(fleet: Fleet) -> No
     fleet.wait(lambda: fleet.count(lost, c="stopped"))
     fleet.at_rest("stopped", 3_000)
     sleeper.resume()
-    late = "SELECT count(*) FROM attempts WHERE worker LIKE 'email-1@%' AND reason = 'lease_ended'"
+    # What it says at last: that it had sent them, or that its time was over before it could.
+    late = "SELECT count(*) FROM attempts WHERE worker LIKE 'email-1@%' AND reason IS NOT NULL"
     fleet.wait(lambda: fleet.count(late))
     reckoning = fleet.at_rest("stopped", 3_000)
     reckoning.check()
