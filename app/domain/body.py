@@ -14,6 +14,11 @@ class EmailBody:
     mime: bytes
     eight_bit: bool = False
 
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return len(self.mime)
+
 
 @dataclass(frozen=True, slots=True)
 class TextBody:
@@ -22,6 +27,11 @@ class TextBody:
     text: str
     segments: int = 1
 
+    @property
+    def size(self) -> int:
+        """Its length in bytes, as UTF-8."""
+        return _bytes(self.text)
+
 
 @dataclass(frozen=True, slots=True)
 class ChatBody:
@@ -29,6 +39,16 @@ class ChatBody:
 
     text: str
     html: str
+
+    @property
+    def size(self) -> int:
+        """The length of both forms in bytes, as UTF-8."""
+        return _bytes(self.text) + _bytes(self.html)
+
+
+def _bytes(text: str) -> int:
+    # A lone surrogate has no bytes; the provider says what is wrong with it.
+    return len(text.encode(errors="surrogatepass"))
 
 
 Body: TypeAlias = EmailBody | TextBody | ChatBody

@@ -4,92 +4,57 @@ Pure: a situation and the time in, a decision out. Nothing is dropped silently: 
 be taken is passed on to the next one that can, and the record says why.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from app.domain.pause import Pause, paused_for
-from app.domain.policy import Policy, Step
-from app.domain.vocabulary import Channel, DeliveryState, IntentState
+from app.domain.pause import paused_for
+from app.domain.situation import (
+    BARS,
+    PastDelivery,
+    Preferred,
+    Reachable,
+    Reason,
+    Situation,
+    WhenBlocked,
+)
+from app.domain.vocabulary import Channel, DeliveryState, IntentState, Kind
+from app.domain.ways import Way, best, weigh_step
 
-
-class Reason(StrEnum):
-    """Why a channel was taken or left."""
-
-    CHOSEN = "chosen"
-    NO_ENDPOINT = "no_endpoint"
-    PAUSED = "paused"
-    UNHEALTHY = "unhealthy"
-    LOWER_SCORE = "lower_score"
-    OVER = "over"
-
-
-@dataclass(frozen=True, slots=True)
-class Reachable:
-    """An endpoint of the customer that may be used."""
-
-    id: int
-    channel: Channel
-
-
-@dataclass(frozen=True, slots=True)
-class PastDelivery:
-    """What was already tried for the intent."""
-
-    step: int
-    channel: Channel
-    endpoint_id: int
-    state: DeliveryState
-    handed_over_at: datetime | None = None
+__all__ = [
+    "BARS",
+    "Considered",
+    "Decision",
+    "PastDelivery",
+    "Preferred",
+    "Reachable",
+    "Reason",
+    "Send",
+    "Situation",
+    "Stop",
+    "Verdict",
+    "Wait",
+    "WhenBlocked",
+    "decide",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that a decision about one intent looks at.
+class Considered(NamedTuple):
+    """One channel of one step, and why it was taken or left.
 
-    `endpoints` are usable ones, best first. `channels` are those that some account can serve.
-    `pauses` are those that may bear on the intent, ended ones included.
+    `until` says when a bar ends by itself; `told` names the statement or cap behind it, or of the
+    chosen one why it came first (`Preferred`).
     """
-
-    policy: Policy
-    brand_id: int
-    sender_id: int
-    campaign: str
-    endpoints: Sequence[Reachable]
-    channels: Collection[Channel]
-    expires_at: datetime
-    send_after: datetime | None = None
-    past: Sequence[PastDelivery] = ()
-    pauses: Sequence[Pause] = ()
-
-    def pauses_of(self, channel: Channel) -> list[Pause]:
-        """The pauses that hold this intent on `channel`."""
-        return [
-            pause
-            for pause in self.pauses
-            if pause.fits(
-                brand_id=self.brand_id,
-                channel=channel,
-                sender_id=self.sender_id,
-                campaign=self.campaign,
-            )
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Considered:
-    """One channel of one step, and why it was taken or left."""
 
     step: int
     channel: Channel
     why: Reason
     endpoint_id: int | None = None
+    until: datetime | None = None
+    told: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Speak on this endpoint, as this step."""
 
     step: int
@@ -98,16 +63,15 @@ class Send:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Look again at `until`."""
+class Wait(NamedTuple):
+    """Look again at `until`: by the clock of what was handed over, or `own`: by the intent's."""
 
     until: datetime
     reason: str
+    own: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """Nothing more is to be done; the intent ends in `state`."""
 
     state: IntentState
@@ -117,8 +81,7 @@ class Stop:
 Verdict: TypeAlias = Send | Wait | Stop
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A verdict and everything that was weighed on the way to it."""
 
     verdict: Verdict
@@ -138,7 +101,7 @@ def decide(situation: Situation, now: datetime) -> Decision:
     if not situation.past:
         return _start(situation, now)
     if any(delivery.state in _IN_FLIGHT for delivery in situation.past):
-        return Decision(Wait(situation.expires_at, "in_flight"))
+        return _in_flight(situation, now)
     last = max(situation.past, key=_standing)
     if last.state not in _HANDED_OVER:
         # What failed is replaced at once, by another way of the same step if there is one.
@@ -149,6 +112,19 @@ def decide(situation: Situation, now: datetime) -> Decision:
     if rings_at > now:
         return Decision(Wait(min(rings_at, situation.expires_at), "not_yet_unseen"))
     return _climb(situation, last.step + 1, now)
+
+
+def _in_flight(situation: Situation, now: datetime) -> Decision:
+    """Wait for what is on its way; if it has not set out, and all accounts of its channel rest,
+    another way that can go replaces it."""
+    flying = [delivery for delivery in situation.past if delivery.state in _IN_FLIGHT]
+    if all(one.untried and one.channel in situation.resting for one in flying):
+        others = [delivery for delivery in situation.past if delivery not in flying]
+        withdrawn = [one._replace(state=DeliveryState.CANCELLED, withdrawn=True) for one in flying]
+        instead = decide(situation._replace(past=(*others, *withdrawn)), now)
+        if any(one.why is Reason.CHOSEN for one in instead.considered):
+            return instead
+    return Decision(Wait(situation.expires_at, "in_flight"))
 
 
 def _standing(delivery: PastDelivery) -> tuple[int, float]:
@@ -164,7 +140,7 @@ def _start(situation: Situation, now: datetime) -> Decision:
     """The first decision. One for later is taken then, but what nobody can reach says so now."""
     decision = _climb(situation, 0, now)
     if isinstance(decision.verdict, Send) and decision.verdict.at > now:
-        return Decision(Wait(decision.verdict.at, "send_after"))
+        return Decision(Wait(decision.verdict.at, "send_after", own=True))
     return decision
 
 
@@ -186,74 +162,95 @@ def _clock(situation: Situation, delivery: PastDelivery, now: datetime) -> datet
 
 
 def _climb(situation: Situation, first: int, now: datetime) -> Decision:
-    """Take the first step from `first` on that can be taken."""
+    """Take the first step from `first` on that can be taken, at the time at which it would leave:
+    what stands in its way only until then does not.
+
+    One whose accounts all rest is taken, and waits for them, only where no later one can go.
+    """
     considered: list[Considered] = []
+    at = max(now, situation.send_after or now)
+    barred: list[Way] = []
+    resting: Send | None = None
     for index in range(first, len(situation.policy.steps)):
-        chosen = _choose(situation, index, situation.policy.steps[index], considered)
-        if chosen is not None:
-            return Decision(
-                Send(index, chosen.channel, chosen.id, max(now, situation.send_after or now)),
-                tuple(considered),
-            )
-    if any(delivery.state in _HANDED_OVER for delivery in situation.past):
-        return Decision(Wait(situation.expires_at, "last_step"), tuple(considered))
+        ways = weigh_step(situation, index, at)
+        chosen = best(ways)
+        considered += _told(index, ways, chosen)
+        if chosen is not None and chosen.endpoint is not None:
+            verdict = Send(index, chosen.channel, chosen.endpoint.id, at)
+            if chosen.why is Reason.CHOSEN or (chosen.why is Reason.PAUSED and resting is None):
+                return Decision(verdict, tuple(considered))
+            resting = resting or verdict
+            continue
+        barred += [way for way in ways if way.why in BARS]
+        if barred and situation.when_blocked is not WhenBlocked.NEXT:
+            held = _blocked(situation, barred)
+            if held is not None:
+                return Decision(resting or held, tuple(considered))
+    return Decision(resting or _nothing_left(situation, barred), tuple(considered))
+
+
+def _blocked(situation: Situation, barred: Sequence[Way]) -> Verdict | None:
+    """What becomes of a blocked step; None: a no that does not end by itself passes it on."""
+    if situation.when_blocked is WhenBlocked.DROP:
+        if _handed_over(situation):
+            return Wait(situation.expires_at, "last_step")
+        return Stop(IntentState.CANCELLED, f"dropped_{barred[0].why}")
+    return _held(situation, barred)
+
+
+def _held(situation: Situation, barred: Sequence[Way]) -> Wait | None:
+    """Wait for the bar that ends first."""
+    ending = [(way.until, way.why.value) for way in barred if way.until is not None]
+    if not ending:
+        return None
+    until, why = min(ending)
+    return Wait(min(until, situation.expires_at), why, own=True)
+
+
+def _nothing_left(situation: Situation, barred: Sequence[Way]) -> Verdict:
+    """No step can be taken now: wait for what may still come, or say that nothing can."""
+    held = _held(situation, barred)
+    if held is not None:
+        return held
+    if _handed_over(situation):
+        return Wait(situation.expires_at, "last_step")
+    if barred and situation.when_blocked is WhenBlocked.HOLD and _may_still_agree(situation):
+        return Wait(situation.expires_at, barred[0].why.value, own=True)
+    if barred:
+        return Stop(IntentState.EXHAUSTED, barred[0].why.value)
     reason = "nothing_can_still_come" if situation.past else "unreachable"
-    return Decision(Stop(IntentState.EXHAUSTED, reason), tuple(considered))
+    return Stop(IntentState.EXHAUSTED, reason)
 
 
-def _choose(
-    situation: Situation, index: int, step: Step, considered: list[Considered]
-) -> Reachable | None:
-    """Choose the best channel of a step; note every one that was weighed."""
-    tried = {past.endpoint_id for past in situation.past if past.step == index}
-    weighed: dict[Channel, tuple[Reason, Reachable | None]] = {}
-    for channel in step.channels:
-        weighed[channel] = _weigh(situation, channel, tried)
-    chosen = _best(weighed)
-    for channel, (why, endpoint) in weighed.items():
-        if endpoint is not None:
-            if endpoint is chosen:
-                why = Reason.CHOSEN
-            elif why is Reason.CHOSEN:
-                why = Reason.LOWER_SCORE
-        considered.append(Considered(index, channel, why, endpoint.id if endpoint else None))
-    return chosen
+def _handed_over(situation: Situation) -> bool:
+    """Whether something is out that may still be seen."""
+    return any(delivery.state in _HANDED_OVER for delivery in situation.past)
 
 
-def _best(weighed: Mapping[Channel, tuple[Reason, Reachable | None]]) -> Reachable | None:
-    """The first that may go now; else the first that a pause merely holds back."""
-    for wanted in (Reason.CHOSEN, Reason.PAUSED):
-        for why, endpoint in weighed.values():
-            if why is wanted:
-                return endpoint
-    return None
+def _may_still_agree(situation: Situation) -> bool:
+    """Whether it is worth waiting for a yes: marketing that was never agreed to is not."""
+    return bool(situation.past) or situation.kind is not Kind.MARKETING
 
 
-def _weigh(
-    situation: Situation, channel: Channel, tried: Collection[int]
-) -> tuple[Reason, Reachable | None]:
-    endpoint: Reachable | None = None
-    known = False
-    for candidate in situation.endpoints:
-        if candidate.channel is channel:
-            known = True
-            if candidate.id not in tried:
-                endpoint = candidate
-                break
-    if endpoint is None:
-        return (Reason.OVER if known or tried else Reason.NO_ENDPOINT), None
-    if channel not in situation.channels:
-        return Reason.UNHEALTHY, None
-    if situation.pauses and any(pause.ended_at is None for pause in situation.pauses_of(channel)):
-        return Reason.PAUSED, endpoint
-    return Reason.CHOSEN, endpoint
+def _told(index: int, ways: Sequence[Way], chosen: Way | None) -> list[Considered]:
+    """The record of a step. One that is merely held back keeps its reason: that is what the
+    message waits for."""
+    return [
+        Considered(
+            index,
+            way.channel,
+            Reason.LOWER_SCORE if way.why is Reason.CHOSEN and way is not chosen else way.why,
+            way.endpoint.id if way.endpoint else None,
+            way.until,
+            way.told if way.why is not Reason.CHOSEN or way is chosen else "",
+        )
+        for way in ways
+    ]
 
 
 def _end(situation: Situation) -> Stop:
     """An intent whose time is up has expired, unless its whole ladder was climbed."""
     last = max((delivery.step for delivery in situation.past), default=-1)
-    if last == len(situation.policy.steps) - 1 and any(
-        delivery.state in _HANDED_OVER for delivery in situation.past
-    ):
+    if last == len(situation.policy.steps) - 1 and _handed_over(situation):
         return Stop(IntentState.EXHAUSTED, "unseen_after_the_last_step")
     return Stop(IntentState.EXPIRED, "expires_at")

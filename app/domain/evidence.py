@@ -20,15 +20,20 @@ that fetch on their own. What is known of the plain cases:
 - Gateways (Barracuda, Proofpoint, Mimecast, Safe Links …) follow links before the recipient can;
   many hide behind an ordinary browser's name. Only the clock, or their network, tells on those.
 - An image proxy never follows a person's click: the person's own browser does.
+- Apple publishes where its relay comes from (mask-api.icloud.com/egress-ip-ranges.csv): images that
+  are fetched from there are mostly prefetched, links are followed by people who browse through it.
+- Scanners follow every link of a message at once; nobody reads that fast. Such a burst shows only
+  after its first fetch, so fetches are judged a moment after they came in, together.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from app.domain.vocabulary import EventType
 
@@ -78,7 +83,7 @@ _PROBABILITIES: Final[Mapping[Evidence, float]] = MappingProxyType(
 )
 
 # A read receipt says what an open says. Whoever complains or unsubscribes does so with this very
-# message before them. A bounce shows nothing.
+# message before them. A bounce or a failure shows nothing.
 _EVIDENCE: Final[Mapping[EventType, Evidence]] = MappingProxyType(
     {
         EventType.DELIVERED: Evidence.DELIVERED,
@@ -94,7 +99,7 @@ _EVIDENCE: Final[Mapping[EventType, Evidence]] = MappingProxyType(
 
 
 def evidence_of(event: EventType) -> Evidence | None:
-    """Return what an event is evidence of; None: of nothing (a bounce)."""
+    """Return what an event is evidence of; None: of nothing (a bounce, a failure)."""
     return _EVIDENCE.get(event)
 
 
@@ -104,16 +109,72 @@ def satisfies(evidence: Evidence | None, seen_at: Evidence | str) -> bool:
     return evidence is not None and evidence >= wanted
 
 
+AnyNetwork = TypeVar("AnyNetwork", IPv4Network, IPv6Network)
+
+
+class Networks:
+    """Networks, of which there may be hundreds of thousands."""
+
+    __slots__ = ("_ranges",)
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network] = ()) -> None:
+        given = list(networks)
+        self._ranges = {
+            4: _ranges(one for one in given if one.version == 4),
+            6: _ranges(one for one in given if one.version == 6),
+        }
+
+    def __contains__(self, ip: str) -> bool:
+        """Whether an address lies in one of them; what is no address does not."""
+        try:
+            address = ip_address(ip)
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if address.version == 6 else None
+        address = mapped or address
+        starts, ends = self._ranges[address.version]
+        place = bisect_right(starts, int(address)) - 1
+        return place >= 0 and int(address) <= ends[place]
+
+
+def _ranges(networks: Iterable[AnyNetwork]) -> tuple[list[int], list[int]]:
+    """Where networks of one version begin and end, in order, none within another."""
+    apart = list(collapse_addresses(networks))
+    return (
+        [int(one.network_address) for one in apart],
+        [int(one.broadcast_address) for one in apart],
+    )
+
+
+NOWHERE: Final = Networks()
+
+
 @dataclass(frozen=True, slots=True)
 class Suspicion:
     """What makes a fetch a machine's, beyond the names that machines give themselves.
 
     `grace_s`: seconds after hand-over in which no person can have opened yet. `networks`: those of
-    the gateways that an operator knows; vendors change theirs, so none is built in.
+    the gateways that an operator knows, `prefetching` those whence images are fetched unseen;
+    vendors change theirs, so none is built in. `burst_s`: what follows so many links of a message
+    as nobody does within so many seconds is a machine.
     """
 
     grace_s: float = 3.0
-    networks: Sequence[IPv4Network | IPv6Network] = ()
+    networks: Networks = NOWHERE
+    prefetching: Networks = NOWHERE
+    burst_s: float = 2.0
+
+
+BURST_LINKS: Final = 3
+"""Links that nobody follows within seconds; of a message that has but two, both."""
+
+
+def is_burst(followed: Collection[int], links: int) -> bool:
+    """Whether these links of a message, followed within moments, were followed by a machine.
+
+    `links` is how many the message has. One link tells nothing, however often it is followed.
+    """
+    return len(set(followed)) >= min(max(links, 2), BURST_LINKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +216,8 @@ def classify_open(
     before settle, so it is a machine's.
     """
     reason = _machine(user_agent, ip, method, seconds_since_handover, suspicion)
+    if not reason and (ip or "") in suspicion.prefetching:
+        reason = "prefetch_network"
     if reason:
         return Verdict(EventType.OPENED_BY_MACHINE, reason)
     proxied = _MAIL_PROXIES.search(user_agent or "") is not None
@@ -192,7 +255,7 @@ def _machine(
         return "method"
     return (
         _machine_by_name(user_agent or "")
-        or ("scanner_network" if _within(ip, suspicion.networks) else "")
+        or ("scanner_network" if (ip or "") in suspicion.networks else "")
         or _too_early(seconds_since_handover, suspicion.grace_s)
     )
 
@@ -208,16 +271,6 @@ def _machine_by_name(user_agent: str) -> str:
     if _SCANNERS.search(name):
         return "scanner"
     return "robot" if _ROBOTS.search(name) else ""
-
-
-def _within(ip: str | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    if not ip or not networks:
-        return False
-    try:
-        address = ip_address(ip)
-    except ValueError:
-        return False
-    return any(address in network for network in networks)
 
 
 def _too_early(seconds: float | None, grace_s: float) -> str:

@@ -10,9 +10,14 @@ from typing import TypeAlias
 
 
 class Blame(StrEnum):
-    """Whose fault a rejection is, which decides what is tried next."""
+    """Whose fault a rejection is, which decides what is tried next.
+
+    `OPTED_OUT`: nobody's. The network keeps messages from this person at their own wish, until
+    they take it back; nothing is wrong with the address.
+    """
 
     RECIPIENT = "recipient"
+    OPTED_OUT = "opted_out"
     CONTENT = "content"
     ACCOUNT = "account"
 
@@ -26,9 +31,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """Proven not accepted, and worth another try."""
+    """Proven not accepted, and worth another try.
+
+    With `blame` on the recipient (their room, their mailbox) it is no sign of the account's health.
+    """
 
     reason: str
+    blame: Blame = Blame.ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)

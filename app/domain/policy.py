@@ -1,6 +1,6 @@
 """Policies: the escalation ladder that an intent climbs until it was seen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,15 @@ class Policy:
             expires_after=float(document["expires_after_s"]),
             seen_at=document.get("seen_at", "opened"),
         )
+
+    def may_go_on(self, channel: Channel, able: Set[Channel]) -> bool:
+        """Whether a step with `channel`, or a later one, has one of the `able` channels."""
+        reached = False
+        for step in self.steps:
+            reached = reached or channel in step.channels
+            if reached and not able.isdisjoint(step.channels):
+                return True
+        return False
 
     def timeout(self, step: int) -> float | None:
         """How long `step` has to be seen, in seconds; None where no later step would follow."""

@@ -1,8 +1,8 @@
 """What becomes of a delivery after an attempt: outcome in, next state and next look out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from app.domain.outcome import (
     Accepted,
@@ -22,10 +22,13 @@ MAX_LOSSES = 3
 """Workers lost with a delivery in hand after which it is given up as a poison message."""
 ALONE_AFTER_LOSSES = 2
 """Workers lost after which a delivery is tried alone, so that it cannot spoil a batch."""
+ELSEWHERE_AFTER = 2.0
+"""Seconds after which what one account was too slow for may go by another."""
+WARY_BATCH = 10
+"""After one lost worker deliveries go in batches of so many: few are suspected with the guilty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
+class Attempted(NamedTuple):
     """A delivery as it was claimed: what settlement must know of it.
 
     `attempts` are those spent before this one; `timeout` is the escalation time-out of its step
@@ -34,7 +37,6 @@ class Attempted:
     """
 
     attempts: int
-    kind: Kind
     expires_at: datetime
     lease_until: datetime
     timeout: float | None = None
@@ -42,8 +44,7 @@ class Attempted:
     idempotent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """Where a delivery goes. `due_at` is when it must be looked at again, None for never."""
 
     state: DeliveryState
@@ -65,7 +66,10 @@ def settle(
             rings_at = None if timeout is None else now + timedelta(seconds=timeout)
             return Settled(DeliveryState.SENT, rings_at, None, spent)
         case RateLimited(retry_after, reason):
-            at = now + timedelta(seconds=max(retry_after, 0.1))
+            # What was never tried leaves no doubt, so it need not wait until this account can.
+            free = attempted.elsewhere and attempted.attempts == 0
+            seconds = min(retry_after, ELSEWHERE_AFTER) if free else retry_after
+            at = now + timedelta(seconds=max(seconds, 0.1))
             return _again(attempted, at, now, reason, attempted.attempts)
         case Retryable(reason):
             return _retry(attempted, now, jitter, reason, move_account=attempted.elsewhere)

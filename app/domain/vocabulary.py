@@ -53,8 +53,14 @@ class DeliveryState(StrEnum):
 
 
 class EventType(StrEnum):
-    """A fact that came back about a delivery."""
+    """A fact that came back about a delivery.
 
+    `bounced` is about the address, which takes nothing; `failed` about this message alone, which
+    was taken first and given up later. `accepted` is never kept: it only ends the doubt about a
+    try of which no verdict came.
+    """
+
+    ACCEPTED = "accepted"
     DELIVERED = "delivered"
     OPENED_BY_MACHINE = "opened_by_machine"
     OPENED = "opened"
@@ -62,5 +68,21 @@ class EventType(StrEnum):
     READ = "read"
     REPLIED = "replied"
     BOUNCED = "bounced"
+    FAILED = "failed"
     COMPLAINED = "complained"
     UNSUBSCRIBED = "unsubscribed"
+
+
+class Source(StrEnum):
+    """The way that a statement of consent came in by."""
+
+    PREFERENCES = "preferences"
+    ONE_CLICK = "one_click"
+    TEXT = "text"
+    PROVIDER = "provider"
+    COMPLAINT = "complaint"
+    BOUNCE = "bounce"
+    API = "api"
+    CLI = "cli"
+    IMPORT = "import"
+    ANSWER = "answer"

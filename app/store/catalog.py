@@ -3,15 +3,25 @@
 The catalog is small and read by every batch, so processes keep a copy for a second or two.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, text
 
+from app.domain.caps import Cap
+from app.domain.consent import Scope
+from app.domain.permission import Rules
 from app.domain.policy import Policy
+from app.domain.vocabulary import Channel, Kind
+from app.domain.wishes import QuietHours
+from app.store import answers
+
+KEPT_DAYS = 30
+"""Days for which texts are kept where a brand says nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,19 @@ class Brand:
     senders: Mapping[str, Sender]
     topics: Mapping[str, int]
     topic_titles: Mapping[str, str]
+    rules: Rules = field(default_factory=Rules)
+    answers_topic: int | None = None
+    """The topic of answers to words such as STOP, which no cap counts; None before there is any."""
+
+    @property
+    def timezone(self) -> str:
+        """Where its customers are, where nothing tells."""
+        return str(self.settings.get("timezone", "UTC"))
+
+    @property
+    def keep_content_days(self) -> int:
+        """Days for which texts are kept."""
+        return int(self.settings.get("keep_content_days", KEPT_DAYS))
 
     @property
     def default_sender(self) -> str | None:
@@ -65,20 +88,27 @@ def load_catalog(connection: Connection) -> Catalog:
         (row.retired, Sender(row.id, row.name, row.brand_id, row.settings))
         for row in connection.execute(text("SELECT * FROM senders ORDER BY id"))
     ]
+    senders_of: dict[int, dict[str, Sender]] = defaultdict(dict)
+    for gone, sender in senders:
+        if not gone:
+            senders_of[sender.brand_id][sender.name] = sender
     topics = connection.execute(text("SELECT * FROM topics ORDER BY id")).all()
+    topics_of: dict[int, list[Any]] = defaultdict(list)
+    for topic in topics:
+        topics_of[topic.brand_id].append(topic)
     brands = [
         Brand(
             id=row.id,
             name=row.name,
             settings=row.settings,
-            senders={s.name: s for gone, s in senders if s.brand_id == row.id and not gone},
-            topics={t.name: t.id for t in topics if t.brand_id == row.id and not t.retired},
-            topic_titles={
-                t.name: t.title for t in topics if t.brand_id == row.id and not t.retired
-            },
+            senders=senders_of[row.id],
+            topics={t.name: t.id for t in topics_of[row.id] if not t.retired},
+            topic_titles={t.name: t.title for t in topics_of[row.id] if not t.retired},
+            answers_topic=next((t.id for t in topics_of[row.id] if t.name == answers.NAME), None),
         )
         for row in connection.execute(text("SELECT * FROM brands ORDER BY id"))
     ]
+    brands = [replace(brand, rules=_rules(brand)) for brand in brands]
     policies = [
         (row.current, row.id, Policy.from_document(row.document))
         for row in connection.execute(text("SELECT id, document, current FROM policies"))
@@ -90,6 +120,30 @@ def load_catalog(connection: Connection) -> Catalog:
         topics_by_id={topic.id: topic.name for topic in topics},
         policies={policy.name: (key, policy) for current, key, policy in policies if current},
         policies_by_id={key: policy for _, key, policy in policies},
+    )
+
+
+def _rules(brand: Brand) -> Rules:
+    """What a brand imposes on itself, from its settings; names become ids."""
+    quiet = brand.settings.get("marketing_quiet_hours")
+    sender_ids = {name: sender.id for name, sender in brand.senders.items()}
+    caps: Mapping[str, Mapping[str, Any]] = brand.settings.get("caps") or {}
+    return Rules(
+        marketing_quiet=QuietHours.parse(quiet["from"], quiet["to"]) if quiet else None,
+        caps=tuple(
+            Cap(
+                name=name,
+                most=cap["most"],
+                window_s=cap["within"],
+                scope=Scope(
+                    channel=Channel(cap["channel"]) if cap.get("channel") else None,
+                    sender_id=sender_ids.get(cap.get("sender") or ""),
+                    topic_id=brand.topics.get(cap.get("topic") or ""),
+                    kind=Kind(cap["kind"]) if cap.get("kind") else None,
+                ),
+            )
+            for name, cap in caps.items()
+        ),
     )
 
 

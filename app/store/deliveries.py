@@ -3,23 +3,30 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from app.domain.settlement import ALONE_AFTER_LOSSES, MAX_LOSSES
 from app.domain.vocabulary import DeliveryState
-from app.store.session import as_rows
+from app.store.session import as_rows, sql
+
+# Not `EXISTS`, which the planner may turn into one look through all attempts there are.
+IN_DOUBT = """(SELECT true FROM attempts a WHERE a.delivery_id = d.id
+                    AND a.outcome = 'ambiguous' LIMIT 1) IS NOT NULL"""
+"""Whether an account may have taken delivery `d`: then no other one may try it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A delivery in a worker's hands, with all that rendering and settling need."""
 
     id: int
     intent_id: UUID
     brand_id: int
     sender_id: int
+    topic_id: int
+    customer_id: int
     endpoint_id: int
     step: int
     attempts: int
@@ -29,11 +36,18 @@ class Claimed:
     content_id: int
     policy_id: int
     kind: str
+    urgency: str
+    when_blocked: str
     data: Mapping[str, Any]
     customer_name: str | None
     locale: str | None
     expires_at: datetime
     claimed_at: datetime
+    trace: str | None = None
+    again: bool = False
+    """Whether it was in a worker's hands before."""
+    particular: bool = True
+    """Whether something is known of the customer that permission asks for."""
 
 
 def claim(
@@ -42,21 +56,29 @@ def claim(
     """Claim queued deliveries that may still go out: queued -> sending, with lease and token.
 
     A delivery that someone else claimed is left alone; one whose intent has ended or expired, or
-    whose endpoint may not be used any more, ends here (`end_unclaimable`).
+    whose endpoint may not be used any more, ends here (`end_unclaimable`). One that is to be tried
+    alone is not taken in company: a hint of its old batch may come late.
     """
-    parameters = {"ids": list(ids), "account": account, "token": token, "lease": lease_s}
-    rows = connection.execute(text(_CLAIM), parameters).all()
+    parameters = {
+        "ids": list(ids),
+        "account": account,
+        "token": token,
+        "lease": lease_s,
+        "losses": MAX_LOSSES if len(ids) == 1 else ALONE_AFTER_LOSSES,
+    }
+    rows = connection.execute(sql(_CLAIM), parameters).all()
     if len(rows) < len(ids):
-        connection.execute(text(_END_UNCLAIMABLE), parameters)
-    return [Claimed(*row) for row in rows]
+        connection.execute(sql(_END_UNCLAIMABLE), parameters)
+    return list(map(Claimed._make, rows))
 
 
 # `state || ''` keeps the planner off the partial index of queued rows: by statistics that are a
 # moment old it is nearly empty, and every claim would read all of it instead of its own rows.
 _CLAIM = """
     WITH picked AS MATERIALIZED (
-        SELECT id FROM deliveries
+        SELECT id, claim_token IS NOT NULL AS again FROM deliveries
          WHERE id = ANY(CAST(:ids AS bigint[])) AND state || '' = 'queued' AND account = :account
+           AND losses < :losses
          ORDER BY id FOR UPDATE SKIP LOCKED
     )
     UPDATE deliveries d SET state = 'sending', claim_token = :token,
@@ -65,9 +87,11 @@ _CLAIM = """
      WHERE d.id = picked.id AND i.id = d.intent_id AND e.id = d.endpoint_id
        AND c.id = i.customer_id
        AND i.state = 'open' AND i.expires_at > now() AND e.state = 'active'
-    RETURNING d.id, d.intent_id, d.brand_id, d.sender_id, d.endpoint_id, d.step, d.attempts,
-              d.campaign, e.address, e.service, i.content_id, i.policy_id, i.kind, i.data,
-              c.name, c.locale, i.expires_at, now()"""
+    RETURNING d.id, d.intent_id, d.brand_id, d.sender_id, i.topic_id, i.customer_id, d.endpoint_id,
+              d.step, d.attempts, d.campaign, e.address, e.service, i.content_id, i.policy_id,
+              i.kind, i.urgency, i.when_blocked, i.data,
+              c.name, c.locale, i.expires_at, now(), i.trace, picked.again,
+              c.particular OR c.wishes <> '{}'"""
 
 _END_UNCLAIMABLE = """
     WITH picked AS MATERIALIZED (
@@ -89,13 +113,24 @@ _END_UNCLAIMABLE = """
       FROM picked p WHERE d.id = p.id"""
 
 
+def left_in_doubt(connection: Connection, ids: Collection[int]) -> set[int]:
+    """Those of the deliveries that may have gone out already: a try of theirs had no verdict."""
+    rows = connection.execute(
+        sql("""
+            SELECT delivery_id FROM attempts
+             WHERE delivery_id = ANY(CAST(:ids AS bigint[])) AND outcome = 'ambiguous'"""),
+        {"ids": list(ids)},
+    )
+    return set(rows.scalars())
+
+
 def hand_back(connection: Connection, ids: Collection[int], token: UUID) -> None:
     """Put claimed deliveries back to planned before anything was tried: their work is paused.
 
     What no account has tried yet may go by another one.
     """
     connection.execute(
-        text("""
+        sql("""
             UPDATE deliveries SET state = 'planned', due_at = now(),
                    account = CASE WHEN attempts = 0 THEN '' ELSE account END
              WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'sending'
@@ -104,77 +139,61 @@ def hand_back(connection: Connection, ids: Collection[int], token: UUID) -> None
     )
 
 
-def settle(
-    connection: Connection,
-    token: UUID,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    account: str,
-    task_id: UUID | None,
-    worker: str,
-) -> list[UUID]:
-    """Settle what was claimed under `token`, in bulk; return the intents whose delivery failed.
+def put_off(
+    connection: Connection, rows: Sequence[Mapping[str, Any]], token: UUID
+) -> Collection[int]:
+    """Put claimed deliveries back before anything was tried, each until a time and for a reason;
+    return those put back.
 
-    A row is `{"id", "state", "due_at", "reason", "attempts", "account", "receipt_ref", "outcome",
-    "outcome_reason", "ref", "started_at", "finished_at"}`; `outcome` null is no attempt (the row
-    was put back before it was tried). A delivery whose lease ended meanwhile is still settled by
-    the token that it was claimed under, until a new attempt begins: where it waits for one already,
-    proof that it went out, or never can, takes it back. One that was opened before we came to
-    settle it stays delivered. Every attempt is recorded in any case, and one heard of after its
-    lease keeps `lease_ended` as its reason where it has no other.
+    A row is `{"id", "due_at", "reason"}`.
     """
     done = connection.execute(
-        text(_SETTLE),
-        {
-            "token": token,
-            "rows": as_rows(list(map(dict, rows))),
-            "account": account,
-            "task_id": task_id,
-            "worker": worker,
-        },
+        sql("""
+            UPDATE deliveries d SET state = 'planned', due_at = r.due_at, reason = r.reason,
+                   account = CASE WHEN d.attempts = 0 THEN '' ELSE d.account END
+              FROM json_to_recordset(CAST(:rows AS json)) AS r(
+                   id bigint, due_at timestamptz, reason text)
+             WHERE d.id = r.id AND d.state = 'sending' AND d.claim_token = :token
+            RETURNING d.id"""),
+        {"rows": as_rows(rows), "token": token},
     )
     return list(done.scalars())
 
 
-_SETTLE = """
-    WITH rows AS MATERIALIZED (
-        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
-            id bigint, state text, due_at timestamptz, reason text, attempts smallint,
-            account text, receipt_ref text, outcome text, outcome_reason text, ref text,
-            started_at timestamptz, finished_at timestamptz)
-    ), mine AS MATERIALIZED (
-        SELECT d.id FROM deliveries d JOIN rows r USING (id)
-         WHERE d.claim_token = :token
-           AND (d.state IN ('sending', 'unknown')
-                OR d.state IN ('planned', 'queued') AND r.state IN ('sent', 'failed')
-                OR d.state = 'delivered' AND r.state = 'sent')
-         ORDER BY d.id FOR UPDATE OF d
-    ), noted AS (
-        INSERT INTO attempts (delivery_id, claim_token, number, account, outcome, reason, ref,
-                              started_at, finished_at, task_id, worker)
-        SELECT id, :token, attempts, :account, outcome, outcome_reason, ref, started_at,
-               finished_at, :task_id, :worker
-          FROM rows WHERE outcome IS NOT NULL
-        ON CONFLICT (delivery_id, claim_token) DO UPDATE SET outcome = excluded.outcome,
-            reason = coalesce(excluded.reason, attempts.reason), ref = excluded.ref,
-            started_at = excluded.started_at, finished_at = excluded.finished_at,
-            task_id = excluded.task_id, worker = excluded.worker
-    ), moved AS (
-        UPDATE deliveries d SET
-               state = CASE WHEN d.state = 'delivered' THEN d.state
-                            WHEN i.state <> 'open' AND r.state IN ('planned', 'unknown')
-                            THEN 'cancelled' ELSE r.state END,
-               due_at = CASE WHEN d.state = 'delivered' THEN d.due_at
-                             WHEN i.state = 'open' THEN r.due_at END,
-               reason = r.reason, attempts = r.attempts, account = r.account,
-               provider_ref = coalesce(r.receipt_ref, d.provider_ref),
-               handed_over_at = CASE WHEN r.state = 'sent' AND d.state <> 'delivered'
-                                     THEN r.finished_at ELSE d.handed_over_at END
-          FROM mine, rows r, intents i
-         WHERE d.id = mine.id AND r.id = d.id AND i.id = d.intent_id
-        RETURNING d.intent_id, d.state
+def withdraw(connection: Connection, reasons: Mapping[int, str]) -> list[UUID]:
+    """Take back planned deliveries of open intents that may not be said now; return the intents,
+    which are to be decided at once.
+
+    Locks in the one order: intents, then deliveries.
+    """
+    parameters: dict[str, Any] = {"ids": list(reasons), "reasons": list(reasons.values())}
+    parameters["intents"] = list(
+        connection.execute(
+            sql("""
+                SELECT id FROM intents
+                 WHERE id IN (SELECT intent_id FROM deliveries
+                               WHERE id = ANY(CAST(:ids AS bigint[])))
+                   AND state = 'open' ORDER BY id FOR UPDATE"""),
+            parameters,
+        ).scalars()
     )
-    SELECT intent_id FROM moved WHERE state = 'failed'"""
+    taken = connection.execute(
+        sql("""
+            WITH mine AS (
+                SELECT d.id, r.reason FROM deliveries d
+                  JOIN unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS r(id, reason)
+                 USING (id)
+                 WHERE d.state = 'planned' AND d.intent_id = ANY(CAST(:intents AS uuid[]))
+                 ORDER BY d.id FOR UPDATE OF d
+            ), taken AS (
+                UPDATE deliveries d SET reason = mine.reason, account = '', due_at = NULL,
+                       state = 'cancelled'
+                  FROM mine WHERE d.id = mine.id RETURNING d.intent_id)
+            UPDATE intents i SET decide_at = now() FROM taken WHERE i.id = taken.intent_id
+            RETURNING i.id"""),
+        parameters,
+    )
+    return list(dict.fromkeys(taken.scalars()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +216,7 @@ def take_watched(connection: Connection, limit: int, look_again_s: float) -> lis
     """Take deliveries whose clock rang; each rings again after `look_again_s` seconds."""
     # Two statements: joined in one, the planner reads all intents for a tick that finds nothing.
     due = connection.execute(
-        text("""
+        sql("""
             SELECT id FROM deliveries
              WHERE due_at <= now() AND due_at IS NOT NULL AND state NOT IN ('planned', 'queued')
              ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED"""),
@@ -207,7 +226,7 @@ def take_watched(connection: Connection, limit: int, look_again_s: float) -> lis
     if not ids:
         return []
     rows = connection.execute(
-        text("""
+        sql("""
             UPDATE deliveries d SET due_at = now() + make_interval(secs => :look_again)
               FROM intents i WHERE d.id = ANY(CAST(:ids AS bigint[])) AND i.id = d.intent_id
             RETURNING d.id, d.intent_id, d.state, i.kind, d.attempts, d.losses,
@@ -219,17 +238,23 @@ def take_watched(connection: Connection, limit: int, look_again_s: float) -> lis
 
 def lose_leases(connection: Connection, ids: Collection[int]) -> None:
     """Mark deliveries whose lease ended as unknown, and record the attempt of which nothing was
-    heard. The claim token stays, so that a slow worker can still say what happened."""
+    heard. The claim token stays, so that a slow worker can still say what happened.
+
+    What its provider has told of meanwhile (it has a reference) is sent.
+    """
     connection.execute(
-        text("""
+        sql("""
             WITH lost AS (
-                UPDATE deliveries SET state = 'unknown', losses = losses + 1,
-                       attempts = attempts + 1, reason = 'lease_ended', due_at = now()
+                UPDATE deliveries SET losses = losses + 1, attempts = attempts + 1,
+                       state = CASE WHEN provider_ref IS NULL THEN 'unknown' ELSE 'sent' END,
+                       handed_over_at = CASE WHEN provider_ref IS NOT NULL THEN now() END,
+                       reason = 'lease_ended', due_at = now()
                  WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'sending'
-                RETURNING id, claim_token, attempts, account)
-            INSERT INTO attempts (delivery_id, claim_token, number, account, outcome, reason,
+                RETURNING id, claim_token, attempts, account, provider_ref)
+            INSERT INTO attempts (delivery_id, claim_token, number, account, outcome, reason, ref,
                                   started_at, finished_at)
-            SELECT id, claim_token, attempts, account, 'ambiguous', 'lease_ended', now(), now()
+            SELECT id, claim_token, attempts, account, 'ambiguous', 'lease_ended', provider_ref,
+                   now(), now()
               FROM lost
             ON CONFLICT (delivery_id, claim_token) DO NOTHING"""),
         {"ids": list(ids)},
@@ -239,19 +264,19 @@ def lose_leases(connection: Connection, ids: Collection[int]) -> None:
 def resolve_unknown(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Move unknown deliveries on: a row is `{"id", "state", "due_at", "reason"}`."""
     connection.execute(
-        text("""
+        sql("""
             UPDATE deliveries d SET state = r.state, due_at = r.due_at, reason = r.reason
               FROM json_to_recordset(CAST(:rows AS json)) AS r(
                    id bigint, state text, due_at timestamptz, reason text)
              WHERE d.id = r.id AND d.state = 'unknown'"""),
-        {"rows": as_rows(list(map(dict, rows)))},
+        {"rows": as_rows(rows)},
     )
 
 
 def stop_clocks(connection: Connection, ids: Collection[int]) -> None:
     """Let nothing wait for handed-over or failed deliveries any more."""
     connection.execute(
-        text("""
+        sql("""
             UPDATE deliveries SET due_at = NULL WHERE id = ANY(CAST(:ids AS bigint[]))
                AND state IN ('sent', 'delivered', 'failed')"""),
         {"ids": list(ids)},
@@ -266,17 +291,17 @@ def replay(connection: Connection, ids: Collection[int]) -> list[int]:
     parameters: dict[str, Any] = {"ids": list(ids)}
     parameters["intents"] = list(
         connection.execute(
-            text("""
+            sql("""
                 SELECT id FROM intents
                  WHERE id IN (SELECT intent_id FROM deliveries
                                WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'failed')
-                   AND state IN ('open', 'exhausted') AND expires_at > now()
+                   AND state IN ('open', 'exhausted') AND expires_at > now() AND content_id <> 0
                  ORDER BY id FOR UPDATE"""),
             parameters,
         ).scalars()
     )
     planned = connection.execute(
-        text("""
+        sql("""
             WITH mine AS (
                 SELECT id FROM deliveries
                  WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'failed'

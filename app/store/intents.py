@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from app.domain.decision import PastDelivery
+from app.domain.decision import PastDelivery, Reachable
 from app.domain.vocabulary import Channel, DeliveryState, IntentState
-from app.store.session import as_rows
+from app.store.session import as_rows, sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,30 +22,43 @@ class OpenIntent:
     sender_id: int
     customer_id: int
     policy_id: int
+    topic_id: int
+    kind: str
     urgency: str
     campaign: str
+    when_blocked: str
     test: bool
     send_after: datetime | None
     expires_at: datetime
+    trace: str | None
     past: tuple[PastDelivery, ...]
 
 
 def ledger_now(connection: Connection) -> datetime:
     """The clock: the database's."""
-    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    now: datetime = connection.execute(sql("SELECT clock_timestamp()")).scalar_one()
     return now
 
 
 def insert_accepted(
-    connection: Connection, brand_id: int, rows: Sequence[Mapping[str, Any]]
+    connection: Connection,
+    brand_id: int,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    test: bool,
+    trace: str | None,
+    now: datetime,
 ) -> dict[UUID, int | None]:
-    """Insert intents with their first decision and, where it says so, their first delivery.
+    """Insert intents with their first decision, of `now`, and, where it says so, their first
+    delivery.
 
     Return the ids that were new, each with the id of its delivery; one that was there already is
     left as it is. See `_INSERT_ACCEPTED` for a row's fields.
     """
     done = connection.execute(
-        text(_INSERT_ACCEPTED), {"brand_id": brand_id, "rows": as_rows(list(map(dict, rows)))}
+        sql(_INSERT_ACCEPTED),
+        # What they share stands beside the rows: to read a field of a row costs a microsecond.
+        {"brand_id": brand_id, "rows": as_rows(rows), "test": test, "trace": trace, "now": now},
     )
     return {row[0]: row[1] for row in done}
 
@@ -55,28 +68,28 @@ _INSERT_ACCEPTED = """
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
             id uuid, sender_id int, topic_id int, customer_id bigint, content_id bigint,
             policy_id int, key text, fingerprint text, kind text, urgency text, campaign text,
-            data jsonb, test boolean, send_after timestamptz, expires_at timestamptz,
-            decide_at timestamptz, decided_at timestamptz, verdict text, until timestamptz,
-            reason text, considered jsonb, step smallint, channel text, endpoint_id bigint,
-            state text, due_at timestamptz, account text)
+            data jsonb, when_blocked text, send_after timestamptz, expires_at timestamptz,
+            decide_at timestamptz, verdict text, until timestamptz, reason text,
+            considered jsonb, step smallint, channel text, endpoint_id bigint, state text,
+            due_at timestamptz, account text, choice_id bigint)
     ), new AS (
         INSERT INTO intents (id, brand_id, sender_id, topic_id, customer_id, content_id,
-            policy_id, key, fingerprint, kind, urgency, campaign, data, test, send_after,
-            expires_at, decide_at)
+            policy_id, key, fingerprint, kind, urgency, campaign, data, when_blocked, test,
+            send_after, expires_at, decide_at, trace)
         SELECT id, :brand_id, sender_id, topic_id, customer_id, content_id, policy_id, key,
-            decode(fingerprint, 'hex'), kind, urgency, campaign, data, test, send_after,
-            expires_at, decide_at
+            decode(fingerprint, 'hex'), kind, urgency, campaign, data, when_blocked, :test,
+            send_after, expires_at, decide_at, CAST(:trace AS text)
           FROM rows
         ON CONFLICT (id) DO NOTHING RETURNING id
     ), noted AS (
         INSERT INTO decisions (intent_id, number, at, cause, verdict, until, reason, considered)
-        SELECT id, 1, decided_at, 'accepted', verdict, until, reason, considered
+        SELECT id, 1, CAST(:now AS timestamptz), 'accepted', verdict, until, reason, considered
           FROM rows JOIN new USING (id)
     ), planned AS (
         INSERT INTO deliveries (intent_id, brand_id, sender_id, endpoint_id, step, channel, lane,
-            campaign, test, account, state, due_at)
-        SELECT id, :brand_id, sender_id, endpoint_id, step, channel, urgency, campaign, test,
-            account, state, due_at
+            campaign, test, account, choice_id, state, due_at)
+        SELECT id, :brand_id, sender_id, endpoint_id, step, channel, urgency, campaign, :test,
+            account, choice_id, state, due_at
           FROM rows JOIN new USING (id)
          WHERE endpoint_id IS NOT NULL
         RETURNING intent_id, id
@@ -86,8 +99,10 @@ _INSERT_ACCEPTED = """
 
 def fingerprints(connection: Connection, ids: Collection[UUID]) -> dict[UUID, bytes]:
     """What intents that are there already say, as hashes."""
+    if not ids:
+        return {}
     rows = connection.execute(
-        text("SELECT id, fingerprint FROM intents WHERE id = ANY(CAST(:ids AS uuid[]))"),
+        sql("SELECT id, fingerprint FROM intents WHERE id = ANY(CAST(:ids AS uuid[]))"),
         {"ids": list(ids)},
     )
     return {row.id: bytes(row.fingerprint) for row in rows}
@@ -96,9 +111,9 @@ def fingerprints(connection: Connection, ids: Collection[UUID]) -> dict[UUID, by
 def lock_open(connection: Connection, ids: Collection[UUID]) -> list[OpenIntent]:
     """Lock those of the intents that are open, by id, and read them with their deliveries."""
     intents = connection.execute(
-        text("""
-            SELECT id, brand_id, sender_id, customer_id, policy_id, urgency, campaign, test,
-                   send_after, expires_at
+        sql("""
+            SELECT id, brand_id, sender_id, customer_id, policy_id, topic_id, kind, urgency,
+                   campaign, when_blocked, test, send_after, expires_at, trace
               FROM intents WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'open'
              ORDER BY id FOR UPDATE"""),
         {"ids": list(ids)},
@@ -106,31 +121,33 @@ def lock_open(connection: Connection, ids: Collection[UUID]) -> list[OpenIntent]
     # A statement of its own, so that it sees what was committed while the lock was awaited.
     past: dict[UUID, list[PastDelivery]] = {row.id: [] for row in intents}
     deliveries = connection.execute(
-        text("""
-            SELECT intent_id, step, channel, endpoint_id, state, handed_over_at
+        sql("""
+            SELECT intent_id, step, channel, endpoint_id, state, handed_over_at,
+                   state = 'cancelled' AND attempts = 0, state = 'planned' AND attempts = 0
               FROM deliveries WHERE intent_id = ANY(CAST(:ids AS uuid[])) ORDER BY step, id"""),
         {"ids": list(past)},
     )
-    for intent_id, step, channel, endpoint_id, state, handed_over_at in deliveries:
+    for intent_id, step, channel, endpoint_id, state, *more in deliveries:
         past[intent_id].append(
-            PastDelivery(step, Channel(channel), endpoint_id, DeliveryState(state), handed_over_at)
+            PastDelivery(step, Channel(channel), endpoint_id, DeliveryState(state), *more)
         )
-    return [OpenIntent(**row._mapping, past=tuple(past[row.id])) for row in intents]  # noqa: SLF001
+    return [OpenIntent(**row._mapping, past=tuple(past[row.id])) for row in intents]  # noqa: SLF001  # public, says SQLAlchemy
 
 
 def customer_endpoints(
     connection: Connection, customer_ids: Collection[int]
-) -> dict[int, list[tuple[int, Channel]]]:
-    """The usable endpoints of customers, oldest first."""
-    found: dict[int, list[tuple[int, Channel]]] = {key: [] for key in customer_ids}
+) -> dict[int, list[Reachable]]:
+    """The usable endpoints of customers, the best first: verified ones, then the oldest."""
+    found: dict[int, list[Reachable]] = {key: [] for key in customer_ids}
     rows = connection.execute(
-        text("""
-            SELECT customer_id, id, channel FROM endpoints
-             WHERE customer_id = ANY(CAST(:ids AS bigint[])) AND state = 'active' ORDER BY id"""),
+        sql("""
+            SELECT customer_id, id, channel, service FROM endpoints
+             WHERE customer_id = ANY(CAST(:ids AS bigint[])) AND state = 'active'
+             ORDER BY verified_at IS NULL, id"""),
         {"ids": list(customer_ids)},
     )
-    for customer_id, endpoint_id, channel in rows:
-        found[customer_id].append((endpoint_id, Channel(channel)))
+    for customer_id, endpoint_id, channel, service in rows:
+        found[customer_id].append(Reachable(endpoint_id, Channel(channel), service))
     return found
 
 
@@ -139,10 +156,12 @@ def note_decisions(connection: Connection, rows: Sequence[Mapping[str, Any]]) ->
 
     A row is `{"id", "at", "cause", "verdict", "until", "reason", "considered", "decide_at",
     "ended" (a final state or null), "step", "channel", "endpoint_id", "state", "due_at",
-    "account"}`. Clocks of the intent's handed-over deliveries are stopped by a new delivery and
-    by an end; a `wait` sets the clock of the last one. Returns the ids of new deliveries.
+    "account", "choice_id"}`. Clocks of the intent's handed-over deliveries are stopped by a new
+    delivery and by an end; a `wait` sets the clock of the last one. A `wait` that is the same as
+    the intent's latest decision is not written again, nor one for the same clock, whenever it
+    rings. Returns the ids of new deliveries.
     """
-    done = connection.execute(text(_NOTE_DECISIONS), {"rows": as_rows(list(map(dict, rows)))})
+    done = connection.execute(sql(_NOTE_DECISIONS), {"rows": as_rows(rows)})
     return {row[0]: row[1] for row in done}
 
 
@@ -151,7 +170,7 @@ _NOTE_DECISIONS = """
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(
             id uuid, at timestamptz, cause text, verdict text, until timestamptz, reason text,
             considered jsonb, decide_at timestamptz, ended text, step smallint, channel text,
-            endpoint_id bigint, state text, due_at timestamptz, account text)
+            endpoint_id bigint, state text, due_at timestamptz, account text, choice_id bigint)
     ), moved AS (
         UPDATE intents i SET state = coalesce(r.ended, 'open'), reason = r.reason,
                decide_at = CASE WHEN r.ended IS NULL THEN r.decide_at END,
@@ -169,26 +188,59 @@ _NOTE_DECISIONS = """
            AND d.state IN ('sent', 'delivered', 'failed')
     ), noted AS (
         INSERT INTO decisions (intent_id, number, at, cause, verdict, until, reason, considered)
-        SELECT r.id, 1 + coalesce((SELECT max(number) FROM decisions p WHERE p.intent_id = r.id),
-                                  0),
-               r.at, r.cause, r.verdict, r.until, r.reason, r.considered
-          FROM rows r
+        SELECT r.id, 1 + coalesce(l.number, 0), r.at, r.cause, r.verdict, r.until, r.reason,
+               r.considered
+          FROM rows r LEFT JOIN LATERAL (
+               SELECT * FROM decisions p WHERE p.intent_id = r.id ORDER BY number DESC LIMIT 1
+               ) l ON true
+         -- To go on waiting as before is nothing new; it would bury the story of the intent. Nor is
+         -- until when the clock of a delivery runs: a pause moves it once a minute.
+         WHERE r.verdict <> 'wait' OR l.number IS NULL
+            OR (r.verdict, r.reason, r.considered)
+               IS DISTINCT FROM (l.verdict, l.reason, l.considered)
+            OR (r.reason <> 'not_yet_unseen' AND r.until IS DISTINCT FROM l.until)
     ), planned AS (
         INSERT INTO deliveries (intent_id, brand_id, sender_id, endpoint_id, step, channel, lane,
-            campaign, test, account, state, due_at)
+            campaign, test, account, choice_id, state, due_at)
         SELECT r.id, i.brand_id, i.sender_id, r.endpoint_id, r.step, r.channel, i.urgency,
-            i.campaign, i.test, r.account, r.state, r.due_at
+            i.campaign, i.test, r.account, r.choice_id, r.state, r.due_at
           FROM rows r JOIN intents i USING (id) WHERE r.endpoint_id IS NOT NULL
-        ON CONFLICT ON CONSTRAINT one_delivery_per_step_and_endpoint DO NOTHING
+        ON CONFLICT ON CONSTRAINT one_delivery_per_step_and_endpoint
+           -- What was withdrawn before anything was tried comes again once it may.
+           DO UPDATE SET state = excluded.state, due_at = excluded.due_at, reason = NULL,
+                         account = excluded.account, choice_id = excluded.choice_id,
+                         due_since = NULL
+            WHERE deliveries.state = 'cancelled' AND deliveries.attempts = 0
         RETURNING intent_id, id
     )
     SELECT intent_id, id FROM planned"""
 
 
+def withdraw_untried(connection: Connection, ids: Collection[UUID], reason: str) -> set[UUID]:
+    """Take back what is on its way of locked intents, where nothing of it was told to a worker yet;
+    return those intents."""
+    done = connection.execute(
+        sql("""
+            WITH mine AS (
+                SELECT id, intent_id, state = 'planned' AND attempts = 0 AS untried
+                  FROM deliveries WHERE intent_id = ANY(CAST(:ids AS uuid[]))
+                   AND state IN ('planned', 'queued', 'sending', 'unknown')
+                 ORDER BY id FOR UPDATE
+            ), free AS (
+                SELECT intent_id FROM mine GROUP BY intent_id HAVING bool_and(untried))
+            UPDATE deliveries d SET state = 'cancelled', reason = :reason, account = '',
+                   due_at = NULL
+              FROM mine JOIN free USING (intent_id) WHERE d.id = mine.id
+            RETURNING d.intent_id"""),
+        {"ids": list(ids), "reason": reason},
+    )
+    return set(done.scalars())
+
+
 def take_due_intents(connection: Connection, limit: int, look_again_s: float) -> list[UUID]:
     """Take open intents whose time has come; each comes again after `look_again_s` seconds."""
     rows = connection.execute(
-        text("""
+        sql("""
             WITH due AS (
                 SELECT id FROM intents WHERE decide_at <= now()
                  ORDER BY decide_at LIMIT :limit FOR UPDATE SKIP LOCKED)
@@ -199,38 +251,17 @@ def take_due_intents(connection: Connection, limit: int, look_again_s: float) ->
     return list(rows.scalars())
 
 
-def open_intents_of(
-    connection: Connection,
-    *,
-    brand_id: int | None,
-    sender_id: int | None,
-    campaign: str | None,
-    limit: int,
-) -> list[UUID]:
-    """Some open intents of a sender or campaign. For operators: it reads every open intent."""
-    rows = connection.execute(
-        text("""
-            SELECT id FROM intents WHERE decide_at IS NOT NULL
-               AND (CAST(:brand_id AS int) IS NULL OR brand_id = :brand_id)
-               AND (CAST(:sender_id AS int) IS NULL OR sender_id = :sender_id)
-               AND (CAST(:campaign AS text) IS NULL OR campaign = :campaign)
-             LIMIT :limit"""),
-        {"brand_id": brand_id, "sender_id": sender_id, "campaign": campaign, "limit": limit},
-    )
-    return list(rows.scalars())
-
-
 def end_intents(
     connection: Connection, ids: Collection[UUID], state: IntentState, reason: str
 ) -> list[UUID]:
     """End those of the intents that are open, and cancel what has not left yet; return them."""
-    lock = text(
+    lock = sql(
         "SELECT id FROM intents WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'open' "
         "ORDER BY id FOR UPDATE"
     )
     open_ids = list(connection.execute(lock, {"ids": list(ids)}).scalars())
     connection.execute(
-        text("""
+        sql("""
             UPDATE intents SET state = :state, reason = :reason, decide_at = NULL,
                    ended_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))"""),
         {"ids": open_ids, "state": state.value, "reason": reason},
@@ -240,12 +271,13 @@ def end_intents(
 
 
 def mark_seen(connection: Connection, seen: Sequence[Mapping[str, Any]]) -> list[UUID]:
-    """Mark locked open intents as seen, and cancel every other delivery of theirs.
+    """Mark locked open intents as seen; return those that were open until now.
 
-    A row is `{"id", "delivery_id", "seen_as", "at"}`. Returns those that were open until now.
+    A row is `{"id", "delivery_id", "seen_as"}`. Whatever else of theirs has not left is for
+    `cancel_deliveries` to end, in the same transaction.
     """
     done = connection.execute(
-        text("""
+        sql("""
             UPDATE intents i SET state = 'seen', reason = '', decide_at = NULL, ended_at = now(),
                    seen_delivery_id = r.delivery_id, seen_as = r.seen_as
               FROM json_to_recordset(CAST(:rows AS json)) AS r(
@@ -253,9 +285,7 @@ def mark_seen(connection: Connection, seen: Sequence[Mapping[str, Any]]) -> list
              WHERE i.id = r.id AND i.state = 'open' RETURNING i.id"""),
         {"rows": as_rows(list(map(dict, seen)))},
     )
-    ids = list(done.scalars())
-    cancel_deliveries(connection, ids, "seen")
-    return ids
+    return list(done.scalars())
 
 
 def cancel_deliveries(
@@ -269,7 +299,7 @@ def cancel_deliveries(
     What is being sent this moment cannot be recalled: it is marked as crossed.
     """
     connection.execute(
-        text("""
+        sql("""
             WITH mine AS (
                 SELECT id FROM deliveries WHERE intent_id = ANY(CAST(:ids AS uuid[]))
                    AND due_at IS NOT NULL ORDER BY id FOR UPDATE)

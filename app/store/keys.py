@@ -7,10 +7,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from app.domain.reach import Reach
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a key allows. `senders` None: every sender of the brand."""
+    """What a key allows. `senders` None: every sender of the brand.
+
+    `per_second` is how many intents a second it may enqueue; None: as many as there are.
+    """
 
     id: int
     brand_id: int
@@ -22,11 +27,17 @@ class Key:
     label: str
     created_at: datetime
     revoked_at: datetime | None
+    per_second: float | None
+
+    @property
+    def reach(self) -> Reach:
+        """What the key reaches of the customers."""
+        return Reach(None if self.senders is None else frozenset(self.senders), self.test)
 
 
 _KEYS = """
     SELECT k.id, k.brand_id, b.name, k.prefix, k.hash, k.senders, k.test, k.label, k.created_at,
-           k.revoked_at
+           k.revoked_at, k.per_second
       FROM api_keys k JOIN brands b ON b.id = k.brand_id """
 
 
@@ -38,15 +49,9 @@ def find_key(connection: Connection, prefix: str) -> Key | None:
     return None if row is None else _key(row)
 
 
-def list_keys(connection: Connection, brand_id: int | None = None) -> list[Key]:
-    """All keys, of one brand or of all, revoked ones included."""
-    rows = connection.execute(
-        text(
-            _KEYS + "WHERE CAST(:brand_id AS int) IS NULL OR k.brand_id = :brand_id ORDER BY k.id"
-        ),
-        {"brand_id": brand_id},
-    )
-    return [_key(row) for row in rows]
+def list_keys(connection: Connection) -> list[Key]:
+    """All keys of all brands, revoked ones included."""
+    return [_key(row) for row in connection.execute(text(_KEYS + "ORDER BY k.id"))]
 
 
 def insert_key(
@@ -58,12 +63,14 @@ def insert_key(
     senders: Sequence[str] | None,
     test: bool,
     label: str,
+    per_second: float | None,
 ) -> None:
     """Keep a new key."""
     connection.execute(
         text("""
-            INSERT INTO api_keys (brand_id, prefix, hash, senders, test, label)
-            VALUES (:brand_id, :prefix, :hash, CAST(:senders AS text[]), :test, :label)"""),
+            INSERT INTO api_keys (brand_id, prefix, hash, senders, test, label, per_second)
+            VALUES (:brand_id, :prefix, :hash, CAST(:senders AS text[]), :test, :label,
+                    :per_second)"""),
         {
             "brand_id": brand_id,
             "prefix": prefix,
@@ -71,6 +78,7 @@ def insert_key(
             "senders": None if senders is None else list(senders),
             "test": test,
             "label": label,
+            "per_second": per_second,
         },
     )
 
@@ -99,4 +107,5 @@ def _key(row: Row[Any]) -> Key:
         label=row.label,
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        per_second=row.per_second,
     )

@@ -5,10 +5,17 @@ Every move is a compare-and-set on the state.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from app.store.session import as_rows
+from app.domain.settlement import ALONE_AFTER_LOSSES
+from app.store.deliveries import IN_DOUBT
+from app.store.session import as_rows, sql
+
+GONE_AFTER_S = 900.0
+"""How long an account is not known before it counts as gone: new ones are not known to all
+processes at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A flow's turn: how many of it may go, and by which accounts it may not go now."""
+    """A flow's turn: how many of it may go, and by which (paused) accounts it may not go now."""
 
     flow: Flow
     most: int
@@ -32,12 +39,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A delivery that was given a hint: its losses decide whether it goes alone."""
+    """A delivery that is to be given a hint: its losses decide whether it goes alone.
+
+    Or one that was given up (`lost`): it may have gone out by an account that there is no more.
+    """
 
     id: int
     account: str
     losses: int
     flow: Flow
+    lost: bool = False
 
 
 def due_flows(connection: Connection, channel: str, lane: str) -> list[Flow]:
@@ -46,7 +57,7 @@ def due_flows(connection: Connection, channel: str, lane: str) -> list[Flow]:
     The cost grows with the number of flows, not with the number of rows that wait.
     """
     rows = connection.execute(
-        text("""
+        sql("""
             WITH RECURSIVE flows AS (
                 (SELECT sender_id, campaign, test, brand_id, due_at FROM deliveries
                   WHERE state = 'planned' AND channel = :channel AND lane = :lane
@@ -64,59 +75,157 @@ def due_flows(connection: Connection, channel: str, lane: str) -> list[Flow]:
     return [Flow(*row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The accounts that released work is given to: in `turns`, with the record of that choice.
+
+    `known` are all that serve the channel: what was given to one of them before keeps it.
+    `resting` are those of them that can take nothing for a while.
+    """
+
+    turns: Sequence[str]
+    known: Collection[str]
+    resting: Collection[str] = ()
+    choice_id: int | None = None
+
+
+def next_suspect(connection: Connection, channel: str, *, test: bool) -> int | None:
+    """Choose the delivery that may be tried next of those that have cost so many workers that
+    each is tried alone (`ALONE_AFTER_LOSSES`); None while another one of the channel is out.
+
+    A batch of its own is not enough: what dies is a process, with all that it has in hand. Chance
+    decides, so that one that is held by a pause does not keep the others waiting.
+    """
+    chosen: int | None = connection.execute(
+        sql("""
+            SELECT id FROM deliveries
+             WHERE losses >= 2 AND state = 'planned' AND channel = :channel AND test = :test
+               AND due_at <= now()
+               AND NOT EXISTS (SELECT FROM deliveries other
+                                WHERE other.losses >= 2 AND other.state IN ('queued', 'sending')
+                                  AND other.channel = :channel)
+             ORDER BY random() LIMIT 1"""),
+        {"channel": channel, "test": test},
+    ).scalar()
+    return chosen
+
+
+def waiting_long(
+    connection: Connection,
+    channel: str,
+    *,
+    test: bool,
+    able: Collection[str],
+    policies: Collection[int],
+    waited_s: float,
+    limit: int,
+) -> list[UUID]:
+    """Find intents of these policies with an untried delivery on `channel` that has been due for so
+    many seconds, whose customer has an address on one of the `able` channels."""
+    rows = connection.execute(
+        sql("""
+            SELECT DISTINCT intent_id FROM (
+                SELECT d.intent_id FROM deliveries d JOIN intents i ON i.id = d.intent_id
+                 WHERE d.state = 'planned' AND d.channel = :channel AND d.test = :test
+                   AND d.attempts = 0 AND d.due_at <= now() - make_interval(secs => :waited)
+                   AND i.state = 'open' AND i.policy_id = ANY(CAST(:policies AS int[]))
+                   AND EXISTS (SELECT FROM endpoints e
+                                WHERE e.customer_id = i.customer_id AND e.state = 'active'
+                                  AND e.channel = ANY(CAST(:able AS text[])))
+                 LIMIT :limit) waiting"""),
+        {
+            "channel": channel,
+            "test": test,
+            "able": list(able),
+            "policies": list(policies),
+            "waited": waited_s,
+            "limit": limit,
+        },
+    )
+    return list(rows.scalars())
+
+
 def release(
     connection: Connection,
     channel: str,
     lane: str,
-    account: str,
-    known: Collection[str],
+    ways: Ways,
     shares: Sequence[Share],
     hint_lost_s: float,
+    suspect: int | None = None,
 ) -> list[Released]:
-    """Take due deliveries of each flow, at most its share, as queued for `account`.
+    """Take due deliveries of each flow, at most its share, as queued, each for an account.
 
-    A delivery that an account of `known` was assigned to before keeps it: only settle moves it. So
-    one whose account is held for its flow waits. After `hint_lost_s` seconds without a claim the
-    hint counts as lost.
+    A delivery that an account was assigned to before keeps it. From one that rests, that is held
+    for its flow or that is not known any more it moves on, unless that account may have taken it:
+    an attempt without a verdict is never repeated elsewhere, so it waits for its own; and one whose
+    account has not been known for `GONE_AFTER_S` seconds has failed. After `hint_lost_s` seconds
+    without a claim the hint counts as lost. Of those that are to be tried alone only `suspect`
+    goes.
     """
+    able = [name for name in ways.known if name not in ways.resting]
     flows = [
         {
             "sender_id": share.flow.sender_id,
             "campaign": share.flow.campaign,
             "test": share.flow.test,
             "most": share.most,
-            "held": list(share.held),
+            "able": [name for name in able if name not in share.held],
         }
         for share in shares
     ]
     rows = connection.execute(
-        text("""
+        sql(f"""
             WITH picked AS MATERIALIZED (
-                SELECT d.id FROM json_to_recordset(CAST(:flows AS json)) AS f(
-                           sender_id int, campaign text, test boolean, most int, held text[])
+                SELECT d.* FROM json_to_recordset(CAST(:flows AS json)) AS f(
+                           sender_id int, campaign text, test boolean, most int, able text[])
                  CROSS JOIN LATERAL (
-                    SELECT id FROM deliveries
+                    SELECT id, account = ANY(f.able) AS stays,
+                           account <> '' AND account <> ALL(CAST(:known AS text[]))
+                           AND attempts > 0 AND {IN_DOUBT} AS lost
+                      FROM deliveries d
                      WHERE state = 'planned' AND channel = :channel AND lane = :lane
                        AND sender_id = f.sender_id AND campaign = f.campaign AND test = f.test
-                       AND due_at <= now() AND account <> ALL(f.held)
+                       AND due_at <= now()
+                       AND (account = '' OR account = ANY(f.able) OR attempts = 0
+                            OR account <> ALL(CAST(:known AS text[]))
+                               AND due_at < now() - make_interval(secs => :gone)
+                            OR NOT {IN_DOUBT})
+                       AND (losses < :alone OR id = CAST(:suspect AS bigint))
                      ORDER BY due_at LIMIT f.most FOR UPDATE SKIP LOCKED) d
+            ), given AS (
+                SELECT *, (CAST(:turns AS text[]))[1 + (row_number() OVER () - 1) % :round]
+                       AS account
+                  FROM picked
             )
-            UPDATE deliveries d SET state = 'queued',
-                   account = CASE WHEN d.account = ANY(CAST(:known AS text[]))
-                                  THEN d.account ELSE :account END,
-                   due_at = now() + make_interval(secs => :lost)
-              FROM picked WHERE d.id = picked.id
-            RETURNING d.id, d.account, d.losses, d.sender_id, d.brand_id, d.campaign, d.test"""),
+            UPDATE deliveries d SET
+                   state = CASE WHEN given.lost THEN 'failed' ELSE 'queued' END,
+                   reason = CASE WHEN given.lost THEN 'account_gone' ELSE d.reason END,
+                   account = CASE WHEN given.stays OR given.lost THEN d.account
+                                  ELSE given.account END,
+                   choice_id = CASE WHEN given.stays OR given.lost THEN d.choice_id
+                                    ELSE :choice END,
+                   due_since = d.due_at,
+                   due_at = CASE WHEN given.lost THEN now()
+                                 ELSE now() + make_interval(secs => :lost) END
+              FROM given WHERE d.id = given.id AND d.id = ANY(ARRAY(SELECT id FROM picked))
+            RETURNING d.id, d.account, d.losses, d.sender_id, d.brand_id, d.campaign, d.test,
+                      given.lost"""),  # noqa: S608  # our own words
         {
             "flows": as_rows(flows),
             "channel": channel,
             "lane": lane,
-            "account": account,
-            "known": list(known),
+            "turns": list(ways.turns),
+            "round": len(ways.turns),
+            "known": list(ways.known),
+            "choice": ways.choice_id,
             "lost": hint_lost_s,
+            "gone": GONE_AFTER_S,
+            "alone": ALONE_AFTER_LOSSES,
+            "suspect": suspect,
         },
     )
-    return [Released(row[0], row[1], row[2], Flow(*row[3:])) for row in rows]
+    return [Released(row[0], row[1], row[2], Flow(*row[3:7]), row[7]) for row in rows]
 
 
 def outstanding(
@@ -127,7 +236,7 @@ def outstanding(
     Bounded: the dispatcher releases no more than about two seconds of an account's pace.
     """
     rows = connection.execute(
-        text("""
+        sql("""
             SELECT a.account, l.lane, q.waiting
               FROM unnest(CAST(:accounts AS text[])) AS a(account)
              CROSS JOIN unnest(ARRAY['urgent', 'normal', 'bulk']) AS l(lane)
@@ -142,21 +251,24 @@ def outstanding(
 def take_back(connection: Connection, ids: Collection[int], account: str) -> None:
     """Put deliveries queued for an account that is gone back to planned."""
     connection.execute(
-        text("""
-            UPDATE deliveries SET state = 'planned', reason = 'account_gone', due_at = now()
+        sql("""
+            UPDATE deliveries SET state = 'planned', reason = 'account_gone',
+                   due_at = coalesce(due_since, now())
              WHERE id = ANY(CAST(:ids AS bigint[])) AND state || '' = 'queued'
                AND account = :account"""),
         {"ids": list(ids), "account": account},
     )
 
 
-def release_lost_hints(connection: Connection, limit: int) -> int:
+def release_lost_hints(connection: Connection, limit: int, hint_lost_s: float) -> int:
     """Make queued deliveries whose hint was never claimed planned again; return how many.
+
+    They are due since when they first were, so that they come first, and are seen to be late.
 
     Accounts are found by skipping through the index, so that those no longer configured count.
     """
     done = connection.execute(
-        text("""
+        sql("""
             WITH RECURSIVE lines AS (
                 (SELECT account, lane FROM deliveries WHERE state = 'queued'
                   ORDER BY account, lane LIMIT 1)
@@ -172,8 +284,9 @@ def release_lost_hints(connection: Connection, limit: int) -> int:
                        AND due_at <= now()
                      ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) d
             )
-            UPDATE deliveries d SET state = 'planned', due_at = now()
+            UPDATE deliveries d SET state = 'planned',
+                   due_at = coalesce(d.due_since, d.due_at - make_interval(secs => :lost))
               FROM lost WHERE d.id = lost.id"""),
-        {"limit": limit},
+        {"limit": limit, "lost": hint_lost_s},
     )
     return done.rowcount

@@ -9,11 +9,12 @@ from sqlalchemy import Connection, text
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """The message of a delivery: its content and what was filled into it."""
+    """The message of a delivery: its content (0: no longer kept) and what was filled into it."""
 
     content_id: int
     data: Mapping[str, Any]
     sender_id: int
+    customer_id: int
     locale: str | None
 
 
@@ -21,7 +22,7 @@ def message_of(connection: Connection, delivery_id: int) -> Linked | None:
     """Find the message of a delivery."""
     row = connection.execute(
         text("""
-            SELECT i.content_id, i.data, i.sender_id, c.locale
+            SELECT i.content_id, i.data, i.sender_id, c.id, c.locale
               FROM deliveries d
               JOIN intents i ON i.id = d.intent_id
               JOIN customers c ON c.id = i.customer_id

@@ -1,8 +1,12 @@
 """Pauses: rows that hold work by channel, account, sender or campaign."""
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from app.domain.pause import Pause
+from app.store.session import sql
+
+CANCELLING = "being cancelled: "
+"""How the reason of a pause begins that holds only until its work is cancelled."""
 
 _PAUSES = (
     "SELECT brand_id, channel, account, sender_id, campaign, started_at, ended_at FROM pauses "
@@ -11,14 +15,14 @@ _PAUSES = (
 
 def pauses_in_force(connection: Connection) -> list[Pause]:
     """The pauses that hold work now."""
-    rows = connection.execute(text(_PAUSES + "WHERE ended_at IS NULL"))
+    rows = connection.execute(sql(_PAUSES + "WHERE ended_at IS NULL"))
     return [Pause(**row) for row in rows.mappings()]
 
 
 def pauses_lately(connection: Connection) -> list[Pause]:
     """The pauses in force and those ended in the last 60 days, which escalation clocks mind."""
     rows = connection.execute(
-        text(_PAUSES + "WHERE ended_at IS NULL OR ended_at > now() - interval '60 days'")
+        sql(_PAUSES + "WHERE ended_at IS NULL OR ended_at > now() - interval '60 days'")
     )
     return [Pause(**row) for row in rows.mappings()]
 
@@ -34,13 +38,20 @@ def pause(
     reason: str,
     actor: str,
 ) -> bool:
-    """Hold work; say whether this pause is new (the same one may already be in force)."""
+    """Hold work; say whether this pause is new (the same one may already be in force).
+
+    One that held only until its work was cancelled (`CANCELLING`) is taken over.
+    """
     done = connection.execute(
-        text("""
+        sql("""
             INSERT INTO pauses (brand_id, channel, account, sender_id, campaign, reason, actor)
             VALUES (:brand_id, :channel, :account, :sender_id, :campaign, :reason, :actor)
-            ON CONFLICT DO NOTHING"""),
+            ON CONFLICT (coalesce(brand_id, 0), coalesce(channel, ''), coalesce(account, ''),
+                         coalesce(sender_id, 0), coalesce(campaign, '')) WHERE ended_at IS NULL
+            DO UPDATE SET reason = excluded.reason, actor = excluded.actor
+             WHERE starts_with(pauses.reason, :cancelling)"""),
         {
+            "cancelling": CANCELLING,
             "brand_id": brand_id,
             "channel": channel,
             "account": account,
@@ -61,18 +72,21 @@ def resume(
     account: str | None,
     sender_id: int | None,
     campaign: str | None,
+    begins: str = "",
 ) -> bool:
-    """End the pause with exactly these marks; say whether there was one."""
+    """End the pause with exactly these marks, if its reason `begins` so; say whether it did."""
     done = connection.execute(
-        text("""
+        sql("""
             UPDATE pauses SET ended_at = now()
              WHERE ended_at IS NULL
                AND brand_id IS NOT DISTINCT FROM :brand_id
                AND channel IS NOT DISTINCT FROM CAST(:channel AS text)
                AND account IS NOT DISTINCT FROM CAST(:account AS text)
                AND sender_id IS NOT DISTINCT FROM :sender_id
-               AND campaign IS NOT DISTINCT FROM CAST(:campaign AS text)"""),
+               AND campaign IS NOT DISTINCT FROM CAST(:campaign AS text)
+               AND starts_with(reason, :begins)"""),
         {
+            "begins": begins,
             "brand_id": brand_id,
             "channel": channel,
             "account": account,

@@ -58,7 +58,8 @@ def intents_of_brand(
             "i.sender_id = ANY(CAST(:senders AS int[]))",
             None if senders is None else list(senders),
         ),
-        ("campaign", "i.campaign = :campaign", campaign),
+        # As its index says it: that leaves out those of none.
+        ("campaign", "i.campaign = :campaign" + " AND i.campaign <> ''" * bool(campaign), campaign),
         ("state", "i.state = :state", state),
         ("test", "i.test = :test", test),
         ("since", "i.accepted_at >= :since", since),
@@ -83,8 +84,10 @@ def deliveries_of(connection: Connection, ids: Collection[UUID]) -> Found:
         connection,
         """
         SELECT d.id, d.intent_id, d.step, d.channel, d.account, d.state, d.reason, d.due_at,
-               d.attempts, d.crossed, d.provider_ref, d.handed_over_at, d.created_at, e.address
+               d.attempts, d.crossed, d.provider_ref, d.handed_over_at, d.created_at, e.address,
+               c.considered AS choice
           FROM deliveries d LEFT JOIN endpoints e ON e.id = d.endpoint_id
+          LEFT JOIN choices c ON c.id = d.choice_id
          WHERE d.intent_id = ANY(CAST(:ids AS uuid[])) ORDER BY d.intent_id, d.step, d.id""",
         ids=list(ids),
     )
@@ -98,7 +101,7 @@ def attempts_of(connection: Connection, delivery_ids: Collection[int]) -> Found:
         SELECT delivery_id, number, account, outcome, reason, ref, started_at, finished_at,
                task_id AS task, worker
           FROM attempts WHERE delivery_id = ANY(CAST(:ids AS bigint[]))
-         ORDER BY delivery_id, started_at, number""",
+         ORDER BY delivery_id, started_at, number, claim_token""",
         ids=list(delivery_ids),
     )
 
@@ -108,7 +111,7 @@ def events_of(connection: Connection, ids: Collection[UUID]) -> Found:
     return _all(
         connection,
         """
-        SELECT e.intent_id, e.at, e.received_at, e.delivery_id AS delivery, d.channel, e.type,
+        SELECT e.intent_id, e.id, e.at, e.received_at, e.delivery_id AS delivery, d.channel, e.type,
                e.reason, e.source
           FROM events e LEFT JOIN deliveries d ON d.id = e.delivery_id
          WHERE e.intent_id = ANY(CAST(:ids AS uuid[])) ORDER BY e.at, e.id""",
@@ -194,7 +197,8 @@ def refusals(connection: Connection, brand_id: int | None, before: int | None, l
 _FAILED = """
     SELECT d.id, d.intent_id AS intent, i.key, d.brand_id, d.sender_id, c.ref AS customer,
            d.step, d.channel, e.address, d.account, d.attempts, d.reason, i.state AS intent_state,
-           i.expires_at > now() AND i.state IN ('open', 'exhausted') AS replayable,
+           i.expires_at > now() AND i.state IN ('open', 'exhausted') AND i.content_id <> 0
+               AS replayable,
            coalesce((SELECT max(a.finished_at) FROM attempts a WHERE a.delivery_id = d.id),
                     d.created_at) AS failed_at
       FROM deliveries d
@@ -209,7 +213,7 @@ def failed_deliveries(
     """Failed deliveries, the newest first, found brand by brand through their own index."""
     return _all(
         connection,
-        _FAILED  # noqa: S608 (two constants)
+        _FAILED  # noqa: S608  # two constants
         + """
          WHERE d.id IN (
              SELECT f.id FROM unnest(CAST(:brand_ids AS int[])) AS b(id)
@@ -264,7 +268,8 @@ def customers_named(
             UNION
             SELECT customer_id FROM endpoints
              WHERE brand_id = ANY(CAST(:brand_ids AS int[]))
-               AND address = ANY(CAST(:addresses AS text[]))
+               AND lower(address) = ANY(CAST(:small AS text[]))
+               AND (channel = 'email' OR address = ANY(CAST(:addresses AS text[])))
         )
         SELECT c.id, c.brand_id, c.ref, e.channel, e.service, e.address, e.state, e.reason
           FROM named JOIN customers c USING (id) LEFT JOIN endpoints e ON e.customer_id = c.id
@@ -272,6 +277,7 @@ def customers_named(
         brand_ids=list(brand_ids),
         refs=list(refs),
         addresses=list(addresses),
+        small=[one.lower() for one in addresses],
     )
 
 
