@@ -174,19 +174,19 @@ class Bounding(NodeTransformer):
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
 
-    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802 - Jinja's names
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802  # Jinja's names
         """A filter looks at its value, once for every name in its arguments."""
         self.generic_visit(node)
         node.node = self._looked_at(node.node, _arguments(node)) if node.node else None
         return node
 
-    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802  # Jinja's name
         """A test looks at its value."""
         self.generic_visit(node)
         node.node = self._looked_at(node.node, _arguments(node))
         return node
 
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802  # Jinja's name
         """A comparison looks at both sides."""
         self.generic_visit(node)
         node.expr = self._looked_at(node.expr)
@@ -194,20 +194,20 @@ class Bounding(NodeTransformer):
             operand.expr = self._looked_at(operand.expr)
         return node
 
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802  # Jinja's name
         """A slice is a copy."""
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
             node.node = self._looked_at(node.node)
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802  # Jinja's name
         """What is concatenated is joined."""
         self.generic_visit(node)
         together = nodes.List(node.nodes, lineno=node.lineno)
         return self._filter(self._looked_at(together), "join", [])
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  # Jinja's name
         """A loop counts its steps, each as dear as its body is long."""
         weight = sum(1 for _ in node.find_all(nodes.Node))
         self.generic_visit(node)

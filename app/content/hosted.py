@@ -14,11 +14,17 @@ __all__ = ["PAGE_CSP", "hosted_page"]
 
 
 def hosted_page(
-    document: Mapping[str, Any], data: Mapping[str, Any], *, sender_name: str, locale: str = "en"
+    document: Mapping[str, Any],
+    data: Mapping[str, Any],
+    *,
+    sender_name: str,
+    preferences: str,
+    locale: str = "en",
 ) -> str:
     """The whole message as an HTML page without scripts, to be served with `PAGE_CSP`.
 
     It says what the mail says; its links are direct, since opening the page is evidence already.
+    `preferences` is the link to what the customer can choose.
     Raises `ContentRefused`.
     """
     content = Content(document, Channel.EMAIL)
@@ -33,5 +39,6 @@ def hosted_page(
         sender=html.escape(sender_name),
         body=prose.html(direct, {}, images=True),
         actions=actions,
+        preferences=preferences,
     )
     return fill_values(marked, values)

@@ -189,7 +189,7 @@ class Texts:
         for place, field, template in self._templates:
             try:
                 marked[place] = _run_one(template, variables)
-            except Exception as error:  # noqa: BLE001 (of a filter, and about this message alone)
+            except Exception as error:  # noqa: BLE001  # of a filter, and about this message alone
                 raise _explain(field, error) from None
         return tuple(marked)
 

@@ -42,7 +42,7 @@ _MAIL_CSS = (
     ".btn{display:block!important;text-align:center}}"
 )
 _PAGE_CSS = (
-    ":root{color-scheme:light dark;--bg:#f1f5f9;--card:#fff;--ink:#0f172a;--soft:#64748b;"
+    ":root{color-scheme:light dark;--bg:#f1f5f9;--card:#fff;--ink:#0f172a;--soft:#526077;"
     "--line:#e2e8f0;--link:#1d4ed8;--on:#fff}"
     "@media(prefers-color-scheme:dark){:root{--bg:#0f172a;--card:#1e293b;--ink:#e2e8f0;"
     "--soft:#94a3b8;--line:#475569;--link:#93c5fd;--on:#0f172a}}"
@@ -67,13 +67,13 @@ PAGE_CSP: Final = (
 )
 
 _PHRASES = {
-    "en": ("View in browser", "Unsubscribe", "Sent by {}"),
-    "de": ("Im Browser ansehen", "Abbestellen", "Gesendet von {}"),
+    "en": ("View in browser", "Unsubscribe", "Preferences", "Sent by {}"),
+    "de": ("Im Browser ansehen", "Abbestellen", "Einstellungen", "Gesendet von {}"),
 }
 
 
-def phrases(locale: str) -> tuple[str, str, str]:
-    """Our own words in a mail: view in browser, unsubscribe, sent by."""
+def phrases(locale: str) -> tuple[str, str, str, str]:
+    """Our own words in a mail: view in browser, unsubscribe, preferences, sent by."""
     return _PHRASES.get(locale.replace("_", "-").partition("-")[0].lower(), _PHRASES["en"])
 
 
@@ -113,12 +113,12 @@ def mail(
         '<table role="presentation" width="100%" cellpadding="0" cellspacing="0" '
         'style="max-width:600px">\n'
         f'<tr><td class="foot" style="padding:0 8px 12px;{_FONT};font-size:14px;font-weight:600;'
-        f'color:#64748b">{sender}</td></tr>\n'
+        f'color:#526077">{sender}</td></tr>\n'
         '<tr><td class="card" style="padding:32px;background:#ffffff;border-radius:12px;'
         f'{_FONT};font-size:16px;line-height:1.6;color:#0f172a;overflow-wrap:anywhere">\n'
         f"{body}{buttons}</td></tr>\n"
         f'<tr><td class="foot" style="padding:16px 8px;{_FONT};font-size:13px;line-height:1.5;'
-        f'color:#64748b">{footer}</td></tr>\n</table></td></tr></table>\n'
+        f'color:#526077">{footer}</td></tr>\n</table></td></tr></table>\n'
     )
 
 
@@ -132,11 +132,17 @@ def pixel(href: str) -> str:
 
 def footer_link(href: str, words: str) -> str:
     """A quiet link below the message."""
-    return f'<a href="{href}" style="color:#64748b">{words}</a>'
+    return f'<a href="{href}" style="color:#526077">{words}</a>'
 
 
 def page(
-    *, locale: str, title: str, sender: str, body: str, actions: Sequence[tuple[str, str]]
+    *,
+    locale: str,
+    title: str,
+    sender: str,
+    body: str,
+    actions: Sequence[tuple[str, str]],
+    preferences: str,
 ) -> str:
     """A hosted message as a page for `PAGE_CSP`; every argument but `locale` is HTML."""
     buttons = "".join(f'<a class="btn" href="{href}">{label}</a>\n' for label, href in actions)
@@ -146,5 +152,6 @@ def page(
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="robots" content="noindex"><meta name="referrer" content="no-referrer">'
         f"<title>{title or sender}</title><style>{_PAGE_CSS}</style></head>\n"
-        f"<body><header>{sender}</header>\n<main>{heading}{body}{buttons}</main></body></html>\n"
+        f"<body><header>{sender}</header>\n<main>{heading}{body}{buttons}</main>\n"
+        f'<footer><a href="{preferences}">{phrases(locale)[2]}</a></footer></body></html>\n'
     )

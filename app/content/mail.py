@@ -54,12 +54,15 @@ def compile_email(
     """The skeleton of a content's mails; raises `ContentRefused`.
 
     `automatic` marks a mail that no person wrote (RFC 3834); `unsubscribe` adds the one-click
-    headers and the link of RFC 8058, as marketing must have.
+    headers and the link of RFC 8058, as all mail must have that is not transactional. (The relay's
+    DKIM signature must cover both headers.) Every mail has the link to what the customer allows and
+    wishes.
     """
     content = Content(document, Channel.EMAIL)
 
     def build(parts: Parts) -> Callable[[list[str], Personal], EmailBody]:
-        return _Form(content, parts, sender, tracking, locale, automatic, unsubscribe)
+        footer = _Footer(sender, locale, unsubscribe=unsubscribe)
+        return _Form(content, parts, sender, tracking, automatic, footer)
 
     return Skeleton(content, build)
 
@@ -73,9 +76,8 @@ class _Form:
         parts: Parts,
         sender: SenderIdentity,
         tracking: Tracking,
-        locale: str,
         automatic: bool,
-        unsubscribe: bool,
+        footer: "_Footer",
     ) -> None:
         prose = Prose(content.text_field, parts.text)
         plain = prose.text(href(tracking, content.part))
@@ -86,21 +88,21 @@ class _Form:
             for place, (label, url) in enumerate(parts.actions)
         ]
         self._subject = _Subject(subject, given=bool(parts.subject))
-        self._text = _Part("plain", _text(plain, actions, sender, locale, unsubscribe))
+        self._text = _Part("plain", _text(plain, actions, footer))
         markup = layout.mail(
-            locale=locale,
+            locale=footer.locale,
             title=text_as_html(subject),
             preheader=text_as_html(opening(bare, _PREHEADER_LENGTH)),
             sender=html.escape(sender.name),
             body=prose.html(href(tracking, content.part), layout.STYLES, images=True),
             buttons=layout.mail_buttons(_html_actions(actions)),
-            footer=_html_footer(sender, locale, unsubscribe),
+            footer=footer.html(),
         )
         seen = layout.pixel(mark("o")) if tracking == "all" else ""
         self._html = _Part("html", markup + seen + layout.MAIL_END)
-        self._unsubscribe = unsubscribe
+        self._unsubscribe = footer.unsubscribe
         patterns = [self._subject.pattern, self._text.pattern, self._html.pattern]
-        if unsubscribe:
+        if footer.unsubscribe:
             patterns.append(Pattern(mark("n")))
         self._slots = Slots(*patterns)
         self._head = f"From: {mailbox('sender', sender.name, sender.address)}\r\n" + (
@@ -113,7 +115,7 @@ class _Form:
 
     def __call__(self, values: list[str], personal: Personal) -> EmailBody:
         values = [value.replace("\n", "\r\n") if "\n" in value else value for value in values]
-        slots = self._slots.fill(values, personal.links, personal.delivery_id)
+        slots = self._slots.fill(values, personal.links, personal.delivery_id, personal.customer_id)
         subject = self._subject.fill(slots)
         text, text_wide = self._text.fill(slots)
         markup, markup_wide = self._html.fill(slots)
@@ -145,27 +147,35 @@ def _html_actions(actions: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(in_html(html.escape(label)), in_html(html.escape(url))) for label, url in actions]
 
 
-def _html_footer(sender: SenderIdentity, locale: str, unsubscribe: bool) -> str:
-    view, leave, sent_by = layout.phrases(locale)
-    links = [layout.footer_link(mark("m"), view)]
-    if unsubscribe:
-        links.append(layout.footer_link(mark("n"), leave))
-    return f"{sent_by.format(html.escape(sender.name))}<br>\n" + " &middot; ".join(links)
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    """What stands below a message: who sent it, and the ways to do something about it."""
+
+    sender: SenderIdentity
+    locale: str
+    unsubscribe: bool
+
+    def links(self) -> list[tuple[str, str]]:
+        """The words of each link, and its mark."""
+        view, leave, preferences, _ = layout.phrases(self.locale)
+        ways = [(view, "m"), (preferences, "p")] + [(leave, "n")] * self.unsubscribe
+        return [(words, mark(kind)) for words, kind in ways]
+
+    def sent_by(self, name: str) -> str:
+        """Who sent it."""
+        return layout.phrases(self.locale)[-1].format(name)
+
+    def html(self) -> str:
+        """The footer as marked HTML."""
+        links = [layout.footer_link(href, words) for words, href in self.links()]
+        return f"{self.sent_by(html.escape(self.sender.name))}<br>\n" + " &middot; ".join(links)
 
 
-def _text(
-    plain: str,
-    actions: list[tuple[str, str]],
-    sender: SenderIdentity,
-    locale: str,
-    unsubscribe: bool,
-) -> str:
-    view, leave, sent_by = layout.phrases(locale)
+def _text(plain: str, actions: list[tuple[str, str]], footer: _Footer) -> str:
     blocks = [plain, in_text("\n".join(f"{label}: {url}" for label, url in actions))]
-    footer = [f"-- \n{sent_by.format(sender.name)}", f"{view}: {mark('m')}"]
-    if unsubscribe:
-        footer.append(f"{leave}: {mark('n')}")
-    return "\n\n".join([*filter(None, blocks), "\n".join(footer)]) + "\n"
+    below = [f"-- \n{footer.sent_by(footer.sender.name)}"]
+    below += [f"{words}: {href}" for words, href in footer.links()]
+    return "\n\n".join([*filter(None, blocks), "\n".join(below)]) + "\n"
 
 
 class _Subject:

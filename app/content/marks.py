@@ -10,7 +10,7 @@ The letter before the number says what is put there:
     t  value n, as it is              o  the open pixel
     u  value n, URL-quoted            m  the hosted message
     w  value n, which is a whole URL  n  the unsubscribe link
-    x  the same, HTML-escaped
+    x  the same, HTML-escaped            p  the customer's preferences
 """
 
 import html
@@ -146,12 +146,13 @@ _VALUES: Final[dict[str, Callable[[str], str]]] = {
     "x": lambda value: html.escape(whole_url(value)),
 }
 
-# Each takes the link maker, the delivery's id and the mark's number.
-_LINKS: Final[dict[str, Callable[[Links, int, int], str]]] = {
-    "c": lambda links, delivery, number: links.click(delivery, number),
-    "o": lambda links, delivery, _: links.open(delivery),
-    "m": lambda links, delivery, _: links.message(delivery),
-    "n": lambda links, delivery, _: links.unsubscribe(delivery),
+# Each takes the link maker, the ids of delivery and customer, and the mark's number.
+_LINKS: Final[dict[str, Callable[[Links, int, int, int], str]]] = {
+    "c": lambda links, delivery, _customer, number: links.click(delivery, number),
+    "o": lambda links, delivery, _customer, _: links.open(delivery),
+    "m": lambda links, delivery, _customer, _: links.message(delivery),
+    "n": lambda links, delivery, _customer, _: links.unsubscribe(delivery),
+    "p": lambda links, _delivery, customer, _: links.preferences(customer),
 }
 
 
@@ -166,11 +167,13 @@ class Slots:
         self._values = [(k, _VALUES[kind], n) for k, kind, n in split if kind in _VALUES]
         self._links = [(k, _LINKS[kind], n) for k, kind, n in split if kind in _LINKS]
 
-    def fill(self, values: Sequence[str], links: Links, delivery_id: int) -> dict[str, str]:
+    def fill(
+        self, values: Sequence[str], links: Links, delivery_id: int, customer_id: int = 0
+    ) -> dict[str, str]:
         """The text for each mark; raises `ContentRefused` where a value is no URL and must be."""
         slots = {key: write(values[number]) for key, write, number in self._values}
         for key, make, number in self._links:
-            slots[key] = make(links, delivery_id, number)
+            slots[key] = make(links, delivery_id, customer_id, number)
         return slots
 
 

@@ -5,7 +5,6 @@ producer's wire format validated it; here it is compiled.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -29,8 +28,7 @@ _TEXT: Final = 1
 _OVERRIDES: Final = {channel: 2 + place for place, channel in enumerate(Channel)}
 
 
-@dataclass(frozen=True, slots=True)
-class Personal:
+class Personal(NamedTuple):
     """What differs from message to message.
 
     `date` is an RFC 5322 date (`mail_date`); the customer's name and address serve mail alone.
@@ -42,6 +40,7 @@ class Personal:
     to_address: str = ""
     customer_name: str | None = None
     date: str = ""
+    customer_id: int = 0
 
 
 class Parts(NamedTuple):
@@ -144,8 +143,15 @@ class Skeleton(Generic[B_co]):
         return self._form(parts)(values, personal)
 
 
-def link_target(document: Mapping[str, Any], data: Mapping[str, Any], index: int) -> str:
-    """The URL behind link `index` of a message; raises `ContentRefused` where it has none.
+class Target(NamedTuple):
+    """Where a link leads, and how many links its message has."""
+
+    url: str
+    links: int
+
+
+def link_target(document: Mapping[str, Any], data: Mapping[str, Any], index: int) -> Target:
+    """What is behind link `index` of a message; raises `ContentRefused` where it has none.
 
     Only URLs of the message itself can come out, so a redirect to it is no open redirect.
     """
@@ -156,15 +162,12 @@ def link_target(document: Mapping[str, Any], data: Mapping[str, Any], index: int
     else:
         content = Content(document, channel)
     parts, values = content.expand(data)
-    if part == ACTIONS:
-        urls = [url for _, url in parts.actions]
-    elif part == content.part:
-        urls = Prose(content.text_field, parts.text).links
-    else:
-        urls = []
+    in_actions = [url for _, url in parts.actions]
+    in_text = Prose(content.text_field, parts.text).links
+    urls = in_actions if part == ACTIONS else in_text if part == content.part else []
     if place >= len(urls):
         raise ContentRefused("content", "there is no such link in it")
-    return fill_values(urls[place], values)
+    return Target(fill_values(urls[place], values), len(in_actions) + len(in_text))
 
 
 def href(tracking: Tracking, part: int) -> Href:

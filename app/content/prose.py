@@ -20,13 +20,13 @@ _LINK_SCHEMES = ("mailto:", "tel:")
 class _Markdown(MarkdownIt):
     """CommonMark whose URLs keep their marks, and are judged by us instead of dropped unseen."""
 
-    def normalizeLink(self, url: str) -> str:  # noqa: N802 - markdown-it's name
+    def normalizeLink(self, url: str) -> str:  # noqa: N802  # markdown-it's name
         return url_marks(url) if OPEN in url else super().normalizeLink(url)
 
-    def normalizeLinkText(self, link: str) -> str:  # noqa: N802 - markdown-it's name
+    def normalizeLinkText(self, link: str) -> str:  # noqa: N802  # markdown-it's name
         return link if OPEN in link else super().normalizeLinkText(link)
 
-    def validateLink(self, url: str) -> bool:  # noqa: ARG002, N802 - markdown-it's name
+    def validateLink(self, url: str) -> bool:  # noqa: ARG002, N802  # markdown-it's name
         return True
 
 

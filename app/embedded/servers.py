@@ -85,7 +85,6 @@ class EmbeddedServers:
         Raises `ServerUnavailable` when a program is missing or does not start, and
         `DataFolderInUse` when this process was to own the folder and another one does.
         """
-        self._make_folder()
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._take_ownership():
             if self._exclusive:
@@ -123,7 +122,10 @@ class EmbeddedServers:
         """Stop them and remove the folder with all data, if this process owns it; for tests."""
         if self.owned:
             self._end_all()
-            shutil.rmtree(self.data_dir)
+            # Put aside first: what another process begins here meanwhile is not ours to remove.
+            gone = self.data_dir.with_name(f"{self.data_dir.name}.gone-{os.getpid()}")
+            self.data_dir.rename(gone)
+            shutil.rmtree(gone)
             self._release_ownership()
 
     def _end_all(self) -> None:
@@ -215,14 +217,20 @@ class EmbeddedServers:
         )
 
     def _make_folder(self) -> None:
-        if not self.data_dir.exists():
+        try:
             self.data_dir.mkdir(parents=True)
-            # Ours: the user that runs Postgres passes through, whatever the umask; none may list.
-            self.data_dir.chmod(0o711)
+        except FileExistsError:
+            return  # as it was before, or another process begins here this moment
+        # Ours: the user that runs Postgres passes through, whatever the umask; none may list.
+        self.data_dir.chmod(0o711)
 
     def _take_ownership(self) -> bool:
+        self._make_folder()
         path = self.data_dir / "owner.lock"
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # discarded meanwhile
+            return False
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ours = os.path.samestat(os.fstat(lock), path.stat())  # else it was discarded meanwhile

@@ -7,13 +7,16 @@ The breaker opens when an account is refused (wrong credentials, suspended), or 
 its last messages failed. It stays open for 30 s, then twice as long each time, up to 10 minutes.
 Half-open is the mere passing of time: the next batch is the trial. Its success closes the breaker,
 its failure opens it again at once.
+
+Errors and latency are of the last minute or so: what is old counts for less and less, so that an
+account that nobody uses any more gets another chance.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import structlog
 
@@ -22,7 +25,7 @@ from converge_producer.queues import KEY_PREFIX
 
 _log = structlog.get_logger(__name__)
 _SCRIPT = Path(__file__).with_name("after_batch.lua").read_text(encoding="utf-8")
-_FIELDS = ("open_until", "share", "latency", "pace")
+_FIELDS = ("open_until", "latency", "pace", "lately_ok", "lately_failed", "lately_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class BreakerSettings:
     memory_messages: int = 30
     newest_weight: float = 0.3
     forgotten_after_s: int = 86_400
+    window_s: float = 60.0
+    small_batch: int = 64
+    doubted_messages: float = 5.0
+    """Good messages supposed, so that one failure among few is not taken for many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,13 @@ class Health:
     """What is known of an account.
 
     `open_until`: the breaker lets nothing through before (None: closed, or time has passed).
-    `error_share`: failed messages among the last few dozen, 0 to 1. `latency_s`: seconds that a
-    batch takes. `pace_per_s`: messages a second that one worker gets through; None: not measured.
+    `errors`: the share of messages that failed or came too fast lately, 0 to 1. `latency_s`:
+    seconds that a small batch took lately. `pace_per_s`: messages a second that one worker gets
+    through. None of them: not known.
     """
 
     open_until: datetime | None = None
-    error_share: float = 0.0
+    errors: float = 0.0
     latency_s: float | None = None
     pace_per_s: float | None = None
 
@@ -62,13 +70,21 @@ class AccountHealth:
         self._fold = redis.register_script(_SCRIPT)
 
     def after_batch(
-        self, account: str, *, ok: int, failed: int, account_rejected: bool, seconds: float
+        self,
+        account: str,
+        *,
+        ok: int,
+        failed: int,
+        account_rejected: bool,
+        seconds: float,
+        limited: int = 0,
     ) -> None:
         """Fold one batch in.
 
         `ok` counts messages for which the account did its work, which includes recipients and
-        contents that it rejected; `failed` those that were retryable or ambiguous. `seconds` is
-        the time inside the provider, without waiting for permits.
+        contents that it rejected; `failed` those that were retryable or ambiguous. `limited` are
+        those for which we were too fast: they take traffic away as failures do, and open no
+        breaker. `seconds` is the time inside the provider, without waiting for permits.
         """
         of = self._settings
         try:
@@ -87,27 +103,46 @@ class AccountHealth:
                         of.memory_messages,
                         of.newest_weight,
                         of.forgotten_after_s,
+                        of.window_s,
+                        of.small_batch,
+                        limited,
                     ],
                 )
         except LimitsUnavailable as error:
             _log.warning("account_health_not_kept", account=account, reason=str(error))
 
-    def health(self, accounts: Iterable[str], now: datetime) -> dict[str, Health]:
+    def health(self, accounts: Iterable[str], now: datetime | None = None) -> dict[str, Health]:
         """Return the health of each account; of one never heard of, or with Redis away, the best.
 
-        `now` (aware UTC) only decides whether a cool-down is over.
+        `now` (aware UTC; without it Redis's own clock) decides whether a cool-down is over, and how
+        old what is known is.
         """
         names = list(dict.fromkeys(accounts))
         try:
             with redis_errors():
                 asking = self._redis.pipeline(transaction=False)
+                asking.time()
                 for name in names:
                     asking.hmget(_key(name), *_FIELDS)
-                rows = cast("list[list[bytes | str | None]]", asking.execute())
+                (seconds, micros), *rows = asking.execute()
         except LimitsUnavailable as error:
             _log.warning("account_health_unknown", reason=str(error))
             return {name: Health() for name in names}
-        return {name: _health(row, now) for name, row in zip(names, rows, strict=True)}
+        now = now or datetime.fromtimestamp(seconds + micros / 1e6, UTC)
+        return {name: self._read(row, now) for name, row in zip(names, rows, strict=True)}
+
+    def _read(self, row: list[bytes | str | None], now: datetime) -> Health:
+        open_until, latency, pace, ok, failed, at = (float(value or 0) for value in row)
+        until = datetime.fromtimestamp(open_until, UTC)
+        age = max(0.0, now.timestamp() - at)
+        fade = math.exp(-age / self._settings.window_s)
+        counted = (ok + failed) * fade + self._settings.doubted_messages
+        return Health(
+            open_until=until if until > now else None,
+            errors=failed * fade / counted,
+            latency_s=latency if latency and age < 2 * self._settings.window_s else None,
+            pace_per_s=pace or None,
+        )
 
     def reachable(self) -> bool:
         """Say whether Redis answers."""
@@ -118,7 +153,8 @@ class AccountHealth:
             return False
 
     def forget(self, account: str) -> None:
-        """Close the breaker and forget what was measured: an operator says that it is mended.
+        """Close the breaker and forget what was measured: an operator says that it is mended
+        (`converge limits retry`).
 
         Raises `LimitsUnavailable`.
         """
@@ -128,9 +164,3 @@ class AccountHealth:
 
 def _key(account: str) -> str:
     return f"{KEY_PREFIX}account:{account}"
-
-
-def _health(row: list[bytes | str | None], now: datetime) -> Health:
-    open_until, share, latency, pace = (float(value or 0) for value in row)
-    until = datetime.fromtimestamp(open_until, UTC)
-    return Health(until if until > now else None, share, latency or None, pace or None)

@@ -15,8 +15,11 @@ from typing import cast
 from app.limits.connection import RedisClient, redis_errors
 from converge_producer.queues import KEY_PREFIX
 
-_SCRIPT = Path(__file__).with_name("reserve.lua").read_text(encoding="utf-8")
+_RESERVE = Path(__file__).with_name("reserve.lua").read_text(encoding="utf-8")
+_ADMIT = Path(__file__).with_name("admit.lua").read_text(encoding="utf-8")
 _MICROSECONDS = 1_000_000
+LONGEST_RETRY_S = 1.5
+"""Nothing waits longer than this before it asks again: a limit may have been raised by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,17 @@ class RateLimits:
     """Permits from one Redis. Safe over threads."""
 
     def __init__(self, redis: RedisClient) -> None:
-        self._reserve = redis.register_script(_SCRIPT)
+        self._reserve = redis.register_script(_RESERVE)
+        self._admit = redis.register_script(_ADMIT)
 
     def reserve(self, limits: Sequence[Limit], n: int, max_wait_s: float = 2.0) -> Grant:
         """Reserve up to `n` permits, each of them under all `limits` at once, or of none.
 
         Slots further away than `max_wait_s` are not granted. What is left should ask again after
         `retry_after_s`: half of `max_wait_s` before its slot, so that the schedule is filled again
-        before it has run out. Without limits everything may leave at once and Redis is not asked.
+        before it has run out, and soon in any case (`LONGEST_RETRY_S`). Whoever shares a key has
+        to name the same `max_wait_s`; its rate may change from one call to the next. Without
+        limits everything may leave at once and Redis is not asked.
 
         Raises `LimitsUnavailable` when Redis is away: then nothing may be sent.
         """
@@ -93,4 +99,24 @@ class RateLimits:
         retry = 0.0
         if len(slots) < n:
             retry = max(next_slot / _MICROSECONDS - max_wait_s / 2, 0.0)
+            retry = min(retry, LONGEST_RETRY_S)
         return Grant(tuple(slot / _MICROSECONDS for slot in slots), retry, now / _MICROSECONDS)
+
+    def admit(self, limit: Limit, n: int) -> float:
+        """Take `n` at once, or nothing; return 0 where taken, else in how many seconds to ask.
+
+        What nobody asked for is saved up for one second. Any `n` is taken once what was taken
+        before has been paid off, and is then paid off itself: on average the limit holds.
+
+        Raises `LimitsUnavailable` when Redis is away.
+        """
+        interval = _MICROSECONDS / limit.per_second
+        with redis_errors():
+            wait = cast(
+                "int",
+                self._admit(
+                    keys=[f"{KEY_PREFIX}admitted:{limit.key}"],
+                    args=[n, interval, max(0.0, _MICROSECONDS - interval)],
+                ),
+            )
+        return wait / _MICROSECONDS

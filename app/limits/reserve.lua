@@ -8,6 +8,10 @@
 -- free gaps before it. Gaps arise where a slow key spaces its messages wider than a fast key needs;
 -- without them one slow sender would use up the whole account. A slot at t takes [t, t + interval)
 -- of every key or of none, so messages of a key are never closer than its interval.
+--
+-- An interval may change from one call to the next: an operator has set another limit. No slot is
+-- granted beyond the horizon, so a TAT beyond it by more than the interval of now comes of a longer
+-- one, and is brought back: what was slow a moment ago need not wait for slots of that time.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -18,7 +22,7 @@ local function load(name, interval)
   local packed = redis.call('GET', name)
   if packed then
     local state = cmsgpack.unpack(packed)
-    key.tat = math.max(state[1], now)
+    key.tat = math.min(math.max(state[1], now), horizon + interval)
     for i = 2, #state, 2 do
       local from = math.max(state[i], now)
       if state[i + 1] - from >= interval - 1 then

@@ -1,6 +1,7 @@
 """Logs: one event name with fields per line, JSON for machines and colours for a terminal."""
 
 import logging
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -15,7 +16,7 @@ _ROOT = Path(__file__).parents[2]
 _QUIETER = {
     "celery.apps.worker": logging.WARNING,
     "celery.worker.consumer.connection": logging.WARNING,
-    "celery.worker.strategy": logging.WARNING,
+    "celery.worker.strategy": logging.CRITICAL,  # it quotes the arguments
     "celery.worker.request": logging.WARNING,
     "celery.app.trace": logging.CRITICAL,  # its lines quote exceptions; `QuietTask` logs failures
     "celery.beat": logging.WARNING,
@@ -24,6 +25,17 @@ _QUIETER = {
     "uvicorn.access": logging.WARNING,
     "tornado.access": logging.ERROR,
 }
+
+
+_CONSUMER = "celery.worker.consumer.consumer"
+_NOT_TAKEN = {
+    "Received unregistered task": "unknown task",
+    "Received invalid task": "invalid task",
+    "Received and deleted": "no task",
+    "Can't decode": "cannot be decoded",
+}
+"""How Celery begins what it says of a message that it does not take, and what we say."""
+_TASK_NAME = re.compile(r"[\w.]{1,100}")
 
 
 def configure_logging(
@@ -68,6 +80,23 @@ def configure_logging(
     root.setLevel(level.upper())
     for name, at_least in _QUIETER.items():
         logging.getLogger(name).setLevel(max(at_least, root.level))
+    logging.getLogger(_CONSUMER).addFilter(_quiet_bodies)  # once, however often it is added
+
+
+def _quiet_bodies(record: logging.LogRecord) -> bool:
+    """Tell without its body of a message that no task takes: Celery quotes the whole of it."""
+    said = str(record.msg)
+    if "body" not in said:
+        return True
+    told = (problem for begins, problem in _NOT_TAKEN.items() if said.startswith(begins))
+    fields = {"problem": next(told, "not taken")}
+    found = record.args if isinstance(record.args, tuple) else ()
+    for error in (each for each in found if isinstance(each, Exception)):
+        fields["kind"] = type(error).__name__
+        if isinstance(error, KeyError) and _TASK_NAME.fullmatch(name := str(error.args[0])):
+            fields["task"] = name
+    structlog.get_logger(_CONSUMER).error("message_not_taken", **fields)
+    return False
 
 
 def quiet_exceptions(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

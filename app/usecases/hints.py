@@ -66,10 +66,17 @@ class Hints:
                     payload={"v": WIRE_VERSION},
                     queue=FEEDBACK,
                     argsrepr="<inbox>",
-                    expires_s=30,
                 )
             ]
         )
+
+    def depths(self) -> dict[str, int] | None:
+        """How much waits in each queue of the broker; None while it is away."""
+        try:
+            return self._publisher.depths()
+        except BrokerUnreachable as error:
+            _log.warning("queues_not_counted", reason=str(error))
+            return None
 
     def _publish(self, messages: Iterable[Message]) -> None:
         try:

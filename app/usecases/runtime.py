@@ -1,20 +1,23 @@
 """What use cases work with: the ledger, the broker, the limits and the ways out, in one value."""
 
 import random
-import threading
-import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from app.channels.registry import Account
+from app.channels.registry import Account, serving
+from app.domain.evidence import Suspicion
 from app.domain.vocabulary import Channel
-from app.limits.health import AccountHealth
+from app.limits.health import AccountHealth, Health
 from app.limits.rate import RateLimits
+from app.observe.tally import Tally
+from app.observe.tracing import Tracing
 from app.store.catalog import Catalog, load_catalog
+from app.usecases.copies import Copy
 from app.usecases.hints import Hints
+from app.usecases.rates import Rates
 from app.usecases.words import Words
 
 CATALOG_FRESH_S = 2.0
@@ -25,33 +28,42 @@ class CatalogCache:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
-        self._catalog: Catalog | None = None
-        self._loaded_at = 0.0
+        self._copy = Copy(self._read, CATALOG_FRESH_S)
 
     def __call__(self) -> Catalog:
         """The catalog as it stands."""
-        with self._lock:
-            if self._catalog is None or time.monotonic() - self._loaded_at > CATALOG_FRESH_S:
-                with self._engine.begin() as connection:
-                    self._catalog = load_catalog(connection)
-                self._loaded_at = time.monotonic()
-            return self._catalog
+        return self._copy()
 
-    def knowing(self, *, policies: Iterable[int] = (), senders: Iterable[int] = ()) -> Catalog:
-        """The catalog, read anew where it lacks one of these ids: it was declared just now."""
+    def knowing(
+        self,
+        *,
+        policies: Iterable[int] = (),
+        senders: Iterable[int] = (),
+        connection: Connection | None = None,
+    ) -> Catalog:
+        """The catalog, read anew where it lacks one of these ids: it was declared just now.
+
+        It is read on `connection` where the caller has one, so that nobody who holds one waits for
+        another.
+        """
         catalog = self()
         missing = set(policies) - catalog.policies_by_id.keys()
         missing |= set(senders) - catalog.senders_by_id.keys()
-        if missing:
-            self.forget()
-            catalog = self()
-        return catalog
+        if not missing:
+            return catalog
+        return self._copy.renewed() if connection is None else self.anew(connection)
+
+    def anew(self, connection: Connection) -> Catalog:
+        """Read the catalog in a transaction that is open, which waits for no other connection."""
+        return self._copy.put(load_catalog(connection))
 
     def forget(self) -> None:
         """Read the catalog anew at the next look."""
-        with self._lock:
-            self._catalog = None
+        self._copy.forget()
+
+    def _read(self) -> Catalog:
+        with self._engine.begin() as connection:
+            return load_catalog(connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +86,15 @@ class Runtime:
     accounts: Mapping[str, Account]
     words: Words
     catalog: CatalogCache
+    rates: Rates
+    address_key: bytes = field(repr=False)
+    """The key of the hashes of addresses (see `suppressing`)."""
     timing: Timing = field(default_factory=Timing)
     jitter: Callable[[], float] = random.random
     default_region: str | None = None
+    suspicion: Suspicion = field(default_factory=Suspicion)
+    tally: Tally = field(default_factory=Tally)
+    tracing: Tracing = field(default_factory=Tracing)
 
     def accounts_for(self, channel: Channel | str, *, test: bool) -> list[Account]:
         """The accounts that serve a channel, for test intents or for live ones."""
@@ -86,18 +104,33 @@ class Runtime:
         """The channels that some account serves."""
         return frozenset(account.channel for account in self._serving(test))
 
+    def services(self, *, test: bool) -> Mapping[Channel, frozenset[str]]:
+        """The services that are served of channels none of whose accounts serves them all."""
+        found: dict[Channel, list[frozenset[str]]] = defaultdict(list)
+        for account in self._serving(test):
+            found[account.channel].append(account.traits.services)
+        return {channel: frozenset().union(*each) for channel, each in found.items() if all(each)}
+
     def _serving(self, test: bool) -> list[Account]:
-        """Test intents never leave the sandbox, and live ones never land there.
+        return serving(self.accounts.values(), test=test)
 
-        Where only sandbox accounts are configured, the whole installation is a sandbox.
+    def resting_channels(self, health: Mapping[str, Health]) -> Mapping[bool, frozenset[Channel]]:
+        """The channels all of whose accounts have an open breaker, for test intents and live ones.
+
+        `health` is that of all accounts.
         """
-        sandbox = [account for account in self.accounts.values() if account.sandbox]
-        live = [account for account in self.accounts.values() if not account.sandbox]
-        return sandbox if test or not live else live
+        return {test: self._resting(self._serving(test), health) for test in (False, True)}
 
-    def healthy(self, accounts: list[Account], now: datetime) -> list[Account]:
-        """Those of the accounts whose breaker is closed."""
-        if not accounts:
-            return []
-        health = self.health.health([account.name for account in accounts], now)
-        return [account for account in accounts if health[account.name].open_until is None]
+    def _resting(
+        self, accounts: Iterable[Account], health: Mapping[str, Health]
+    ) -> frozenset[Channel]:
+        resting = {one.channel for one in accounts if health[one.name].open_until is not None}
+        able = {one.channel for one in accounts if health[one.name].open_until is None}
+        return frozenset(resting - able)
+
+    def rate_of(self, account: str) -> float | None:
+        """Messages a second that an account may send now, as declared or as an operator has set it.
+
+        None for no limit. At most a second after a change every process goes by it.
+        """
+        return self.rates().get(account, self.accounts[account].rate)

@@ -1,0 +1,1 @@
+"""Delivering: hints, claims, permits, rendering, sending, settling."""

@@ -1,0 +1,1 @@
+"""Operating: what operators declare, change and watch."""

@@ -1,0 +1,1 @@
+"""Telling: what became of messages, in rows and in plain sentences."""
