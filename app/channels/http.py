@@ -3,7 +3,7 @@
 A provider writes a `Settings` model, `build` (message -> request), `interpret` (2xx reply ->
 outcome) and, where the vendor has error codes, `code_of` and `codes`. The rest is here: pooled
 keep-alive `requests` sessions, one per thread; fan-out within a batch; deadlines; and the table
-that turns what happened into an outcome.
+that turns what happened into an outcome. `build` makes requests that come before with `ask`.
 
 Whether bytes of a request had begun to leave is known, not guessed from exceptions: the
 connection notes it as it writes. The total deadline also holds against a server that drips, for
@@ -31,6 +31,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
 from app.channels.contract import (
+    LONGEST_NAME,
     Accepted,
     Ambiguous,
     Blame,
@@ -71,6 +72,21 @@ class HttpReply:
         """Parse the body; raise `ValueError`."""
         return orjson.loads(self.body)
 
+    def identifier(self, name: str) -> str:
+        """The vendor's id of that name; raise as `interpret` for what no receipt could name."""
+        found = self.json()[name]
+        if not (isinstance(found, str) and found.isprintable() and 0 < len(found) <= LONGEST_NAME):
+            raise ValueError(f"{name} is no id")
+        return found
+
+
+class NotSent(Exception):
+    """Raised by `build`: no byte of the message has left, and what that means for it."""
+
+    def __init__(self, outcome: Retryable | RateLimited | Rejected) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
 
 class HttpProvider(ABC):
     """A provider that sends each message as one HTTP request."""
@@ -90,7 +106,7 @@ class HttpProvider(ABC):
 
     @abstractmethod
     def build(self, message: Message) -> HttpRequest:
-        """Make the request; raise `ValueError` or `TypeError` where the message cannot be sent."""
+        """Make the request; raise `NotSent`, or `ValueError` or `TypeError` if it never can be."""
 
     @abstractmethod
     def interpret(self, reply: HttpReply) -> Outcome:
@@ -99,6 +115,33 @@ class HttpProvider(ABC):
     def code_of(self, _reply: HttpReply, /) -> str | None:
         """Find the vendor's error code, to be looked up in `codes`. May raise as `interpret`."""
         return None
+
+    def refused(self, reply: HttpReply) -> Outcome | None:
+        """Read an error reply; None if only its status says what it means. May raise likewise."""
+        return self.codes.get(self.code_of(reply) or "")
+
+    def ask(self, request: HttpRequest) -> HttpReply:
+        """From within `build`: exchange what must come before the message. Any status is a reply.
+
+        It shares the message's time but is no part of it: what breaks is `NotSent`.
+        """
+        flight = current.flight
+        if not isinstance(flight, _Flight):
+            raise RuntimeError(  # noqa: TRY004  # called at a wrong time, with no wrong value
+                "nothing is being sent in this thread"
+            )
+        try:
+            return self._exchange(_prepared(request), flight, carries=False)
+        except _Unfinished as unfinished:
+            raise NotSent(Retryable(unfinished.reason)) from unfinished
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise NotSent(_unsent(flight.broken(error))) from error
+
+    def unwelcome(self, reply: HttpReply) -> NotSent:
+        """What a reply to `ask` that is of no use means for the message."""
+        if 200 <= reply.status < 300:
+            return NotSent(Retryable(f"http_{reply.status}_unreadable"))
+        return NotSent(_unsent(self._outcome(reply)))
 
     def send(self, batch: Sequence[Message], deadline: float) -> list[Outcome]:
         """Try each message once, many at a time; one outcome per message, in order."""
@@ -140,19 +183,12 @@ class HttpProvider(ABC):
     def _fly(self, flight: "_Flight", message: Message) -> Outcome:
         if not flight.begin():
             return Retryable("http_deadline")
-        try:
-            request = self.build(message)
-            prepared = requests.Request(
-                request.method,
-                request.url,
-                data=request.body,
-                headers={"Accept-Encoding": "identity", **request.headers},
-            ).prepare()
-        except (ValueError, TypeError):
-            return Rejected("http_request_unbuildable", Blame.CONTENT)
         current.flight = flight
         try:
-            return self._outcome(self._exchange(prepared, flight))
+            prepared = self._built(message)
+            return self._outcome(self._exchange(prepared, flight, carries=True))
+        except NotSent as verdict:
+            return verdict.outcome
         except _Unfinished as unfinished:
             return Ambiguous(unfinished.reason)
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -160,7 +196,16 @@ class HttpProvider(ABC):
         finally:
             current.flight = None
 
-    def _exchange(self, prepared: requests.PreparedRequest, flight: "_Flight") -> HttpReply:
+    def _built(self, message: Message) -> requests.PreparedRequest:
+        try:
+            return _prepared(self.build(message))
+        except (ValueError, TypeError) as error:
+            raise NotSent(Rejected("http_request_unbuildable", Blame.CONTENT)) from error
+
+    def _exchange(
+        self, prepared: requests.PreparedRequest, flight: "_Flight", *, carries: bool
+    ) -> HttpReply:
+        flight.set_out(carries=carries)
         seconds = flight.left()
         timeout = min(self._http.connect_timeout, seconds), min(self._http.read_timeout, seconds)
         session = self._session()
@@ -185,17 +230,19 @@ class HttpProvider(ABC):
         try:
             if 200 <= status < 300:
                 return self.interpret(reply)
-            if status >= 400 and (code := self.code_of(reply)) in self.codes:
-                return self.codes[code or ""]
+            if status >= 400 and (outcome := self.refused(reply)):
+                return outcome
         except (ValueError, TypeError, LookupError):
             if 200 <= status < 300:
                 return Ambiguous(f"http_{status}_unreadable")
+        if status == 409 and not self.traits.idempotent:
+            return Rejected("http_409", Blame.CONTENT)  # there is no key that it could know
         return outcome_of_status(status, reply.headers)
 
 
-def outcome_of_status(status: int, headers: Mapping[str, str]) -> Outcome:
+def outcome_of_status(status: int, headers: Mapping[str, str], reason: str = "") -> Outcome:
     """What a status outside 2xx means where the vendor's own codes say nothing."""
-    reason = f"http_{status}"
+    reason = reason or f"http_{status}"
     match status:
         case 429:
             return RateLimited(retry_after(headers) or DEFAULT_RETRY_AFTER, reason)
@@ -230,6 +277,22 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
 
 
+def _prepared(request: HttpRequest) -> requests.PreparedRequest:
+    return requests.Request(
+        request.method,
+        request.url,
+        data=request.body,
+        headers={"Accept-Encoding": "identity", **request.headers},
+    ).prepare()
+
+
+def _unsent(outcome: Outcome) -> Retryable | RateLimited | Rejected:
+    """What an outcome means that is not of the message but of a request before it."""
+    if isinstance(outcome, Accepted):
+        return Retryable("http_409")
+    return Retryable(outcome.reason) if isinstance(outcome, Ambiguous) else outcome
+
+
 class _Unfinished(Exception):
     """A reply that had no end in time or size."""
 
@@ -239,10 +302,12 @@ class _Unfinished(Exception):
 
 
 class _Flight:
-    """One request in the air: when it must be over, and whether its bytes have begun to leave."""
+    """A message in the air: when it must be over, and whether its bytes have begun to leave."""
 
     def __init__(self, deadline: float, seconds: float) -> None:
         self.sent = False
+        self._carries = False  # the request under way is the message, not one before it
+        self._begun = False  # its bytes have begun to leave
         self._over = False
         self._ends = deadline
         self._seconds = seconds
@@ -256,6 +321,11 @@ class _Flight:
         self._ends = min(self._ends, now + self._seconds)
         return True
 
+    def set_out(self, *, carries: bool) -> None:
+        """A request begins, which carries the message or comes before it."""
+        self._carries = carries
+        self._begun = False
+
     def left(self) -> float:
         """Seconds until it is overdue; never quite zero, which would mean no limit."""
         return max(self._ends - time.monotonic(), 0.001)
@@ -266,7 +336,8 @@ class _Flight:
         Raises `TimeoutError` if `abort` came first and may have called it unsent.
         """
         self._socket = sock
-        self.sent = True
+        self._begun = True
+        self.sent = self._carries
         if self._over:
             raise TimeoutError
 
@@ -284,12 +355,16 @@ class _Flight:
         """The request ended in an exception."""
         causes = list(itertools.islice(_causes(error), 20))
         timed_out = any(isinstance(cause, TimeoutError | requests.Timeout) for cause in causes)
+        late = "http_deadline" if self.left() <= 0.001 else "http_read_timeout"
+        on_the_way = late if timed_out else "http_connection_lost"
         if self.sent:
-            return Ambiguous("http_read_timeout" if timed_out else "http_connection_lost")
+            return Ambiguous(on_the_way)
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
             return Rejected("http_tls_certificate", Blame.ACCOUNT)
         if isinstance(error, ValueError):  # requests: InvalidURL, InvalidHeader, MissingSchema …
             return Rejected("http_request_unbuildable", Blame.CONTENT)
+        if self._begun:
+            return Retryable(on_the_way)
         return Retryable("http_connect_timeout" if timed_out else "http_connect_failed")
 
 

@@ -19,7 +19,7 @@ class HttpSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    concurrency: int = Field(default=64, ge=1, le=512)
+    concurrency: int = Field(default=80, ge=1, le=512)
     connect_timeout: Seconds = 5
     read_timeout: Seconds = 15
     total_timeout: Seconds = 20
@@ -50,13 +50,8 @@ class _NotingConnection(HTTPConnection):
         super().send(data)
 
 
-class _NotingTlsConnection(HTTPSConnection):
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if current.flight:
-            current.flight.leave(self.sock)
-        super().send(data)
+class _NotingTlsConnection(_NotingConnection, HTTPSConnection):
+    pass
 
 
 class _NotingPool(HTTPConnectionPool):

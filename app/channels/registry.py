@@ -14,46 +14,56 @@ The only place that knows concrete providers. A table of the file is one account
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.channels.contract import Provider, Traits
+from app.channels.chat.matrix import MatrixProvider
+from app.channels.contract import Provider, Traits, WebhookReader
 from app.channels.email.smtp import SmtpProvider
 from app.channels.sandbox import SandboxProvider
+from app.channels.sms.twilio import TwilioProvider
 from app.domain.vocabulary import Channel
+from app.faults import faults, fitting
 
 PROVIDERS: Final[Mapping[str, type[Provider]]] = {
+    "matrix": MatrixProvider,
     "sandbox": SandboxProvider,
     "smtp": SmtpProvider,
+    "twilio": TwilioProvider,
 }
 
 
 class InvalidAccount(Exception):
-    """An account in the file cannot be used; says which, which field, and the way out."""
+    """Accounts in the file cannot be used: a line for each fault, with field and way out.
 
-    def __init__(self, account: str, field_name: str, reason: str) -> None:
-        super().__init__(f"providers.toml: [{account}] {field_name}: {reason}")
-        self.account = account
-        self.field = field_name
-        self.reason = reason
+    `account`, `field` and `reason` are those of the first.
+    """
+
+    def __init__(self, faults: Sequence[tuple[str, str, str]]) -> None:
+        lines = (
+            f"providers.toml: {f'[{name}] {field}'.rstrip()}: {reason}"
+            for name, field, reason in faults
+        )
+        super().__init__("\n".join(lines))
+        self.faults = tuple(faults)
+        self.account, self.field, self.reason = self.faults[0]
 
 
 class AccountConfig(BaseModel):
-    """One table of the file. `rate` is in messages a second; `settings` are as written."""
+    """One table of the file, without the provider's own settings; `rate` in messages a second."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    name: Annotated[str, fitting(r"[a-z0-9][a-z0-9_-]{0,62}", "of a-z, 0-9, _ and -; 63 at most")]
     channel: Channel
     provider: str
     rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     weight: int = Field(default=1, ge=1)
     cost_micros: int = Field(default=0, ge=0)
     sandbox: bool = False
-    settings: dict[str, Any] = Field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,52 +83,77 @@ class Account:
         """What the provider can do."""
         return self.provider.traits
 
+    @property
+    def reader(self) -> WebhookReader | None:
+        """Who reads what is reported of the account; None where nothing is."""
+        found = getattr(self.provider, "reader", self.provider)
+        return found if isinstance(found, WebhookReader) else None
 
-def parse_accounts(raw: Mapping[str, Mapping[str, object]]) -> dict[str, AccountConfig]:
-    """Read the tables of the file, without looking at any provider's own settings."""
-    return {name: _parse(name, table) for name, table in raw.items()}
+
+def serving(accounts: Collection[Account], *, test: bool) -> list[Account]:
+    """Those that take test intents, or live ones; neither ever goes to an account of the other.
+
+    Where only sandbox accounts are configured, the whole installation is a sandbox.
+    """
+    sandbox = [account for account in accounts if account.sandbox]
+    live = [account for account in accounts if not account.sandbox]
+    return sandbox if test or not live else live
 
 
 def build_accounts(
-    raw: Mapping[str, Mapping[str, object]], environment: Mapping[str, str] = os.environ
+    raw: Mapping[str, object], environment: Mapping[str, str] = os.environ
 ) -> dict[str, Account]:
-    """Make an account of each table of the file; raise `InvalidAccount` at the first bad one.
+    """Make an account of each table of the file; raise `InvalidAccount` with all that is wrong.
 
     `environment` is where a setting "env:NAME" is looked up.
     """
-    return {name: _build(config, environment) for name, config in parse_accounts(raw).items()}
+    built: dict[str, Account] = {}
+    wrong: list[tuple[str, str, str]] = []
+    for name, table in raw.items():
+        told = _Told(name)
+        account = _build(name, table, environment, told)
+        wrong += told.faults
+        if account is not None:
+            built[name] = account
+    if wrong:
+        raise InvalidAccount(wrong)
+    return built
 
 
-def _parse(name: str, table: Mapping[str, object]) -> AccountConfig:
-    own = AccountConfig.model_fields.keys() - {"name", "settings"}
-    fields = {key: value for key, value in table.items() if key in own}
-    settings = {key: value for key, value in table.items() if key not in own}
-    try:
-        return AccountConfig.model_validate({**fields, "name": name, "settings": settings})
-    except ValidationError as error:
-        raise _invalid(name, error) from None
+class _Told:
+    """What is wrong with one account, as (account, field, reason)."""
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self.faults: list[tuple[str, str, str]] = []
+
+    def __call__(self, field_name: str, reason: str) -> None:
+        self.faults.append((self._account, field_name, reason))
+
+    def all_of(self, error: ValidationError, form: type[BaseModel]) -> None:
+        """Every fault of one table."""
+        # Never pydantic's own text: it repeats the input, which may be a secret.
+        for place, text in faults(error, form, also=_OWN):
+            self(".".join(map(str, place)) or "settings", text)
 
 
-def _build(config: AccountConfig, environment: Mapping[str, str]) -> Account:
-    kind = PROVIDERS.get(config.provider)
+_OWN: Final = AccountConfig.model_fields.keys() - {"name"}
+
+
+def _build(name: str, table: object, environment: Mapping[str, str], told: _Told) -> Account | None:
+    if not isinstance(table, Mapping):
+        told("", "must be a table, with the settings of an account in it")
+        return None
+    config = _config(name, table, told)
+    kind = _kind(table, told)
     if kind is None:
-        known = ", ".join(sorted(PROVIDERS))
-        raise InvalidAccount(
-            config.name, "provider", f'"{config.provider}" is not known; choose one of: {known}'
-        )
-    if config.channel not in kind.traits.channels:
+        return None
+    settings = _settings(kind, table, environment, told)
+    if config is not None and config.channel not in kind.traits.channels:
         able = ", ".join(sorted(kind.traits.channels))
-        raise InvalidAccount(
-            config.name, "channel", f'"{config.provider}" does not serve it; it serves: {able}'
-        )
-    settings = {
-        key: _from_environment(environment, config.name, key, value)
-        for key, value in config.settings.items()
-    }
-    try:
-        parsed = kind.Settings.model_validate(settings)
-    except ValidationError as error:
-        raise _invalid(config.name, error) from None
+        told("channel", f'"{config.provider}" does not serve it; it serves: {able}')
+    if config is None or settings is None or told.faults:
+        return None
     return Account(
         name=config.name,
         channel=config.channel,
@@ -126,30 +161,53 @@ def _build(config: AccountConfig, environment: Mapping[str, str]) -> Account:
         weight=config.weight,
         cost_micros=config.cost_micros,
         sandbox=config.sandbox,
-        provider=kind(config.name, config.channel, parsed),
+        provider=kind(config.name, config.channel, settings),
     )
 
 
+def _config(name: str, table: Mapping[str, object], told: _Told) -> AccountConfig | None:
+    own = {key: value for key, value in table.items() if key in _OWN}
+    try:
+        return AccountConfig.model_validate({**own, "name": name})
+    except ValidationError as error:
+        told.all_of(error, AccountConfig)
+        return None
+
+
+def _kind(table: Mapping[str, object], told: _Told) -> type[Provider] | None:
+    wanted = table.get("provider")
+    if not isinstance(wanted, str):
+        return None  # which is told already
+    if wanted not in PROVIDERS:
+        known = ", ".join(sorted(PROVIDERS))
+        told("provider", f'"{wanted}" is not known; choose one of: {known}')
+    return PROVIDERS.get(wanted)
+
+
+def _settings(
+    kind: type[Provider], table: Mapping[str, object], environment: Mapping[str, str], told: _Told
+) -> BaseModel | None:
+    before = len(told.faults)
+    found = {
+        key: _from_environment(environment, key, value, told)
+        for key, value in table.items()
+        if key not in _OWN
+    }
+    if len(told.faults) > before:
+        return None  # a variable is missing; what else is wrong would be guesswork
+    try:
+        return kind.Settings.model_validate(found)
+    except ValidationError as error:
+        told.all_of(error, kind.Settings)
+        return None
+
+
 def _from_environment(
-    environment: Mapping[str, str], account: str, key: str, value: object
+    environment: Mapping[str, str], key: str, value: object, told: _Told
 ) -> object:
     if not isinstance(value, str) or not value.startswith("env:"):
         return value
     variable, colon, default = value.removeprefix("env:").partition(":")
-    if variable not in environment and colon:
-        return default
-    if variable not in environment:
-        raise InvalidAccount(
-            account, key, f"the environment has no {variable}; set it, or write the value here"
-        )
-    return environment[variable]
-
-
-def _invalid(account: str, error: ValidationError) -> InvalidAccount:
-    # Never pydantic's own text: it repeats the input, which may be a secret.
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        reason = "no such setting; see the provider's Settings for those it has"
-    return InvalidAccount(account, where, reason)
+    if variable not in environment and not colon:
+        told(key, f"the environment has no {variable}; set it, or write the value here")
+    return environment.get(variable, default)

@@ -2,26 +2,24 @@
 
 `POST {url}/wire/{channel}` with `{"id", "to", "from", "service", "text", "html", "mime", "hook"}`
 answers 200 `{"ref": "..."}`. Receipts come to `/hooks/{account}` as `{"id", "ref", "event", "at"}`
-with `X-Converge-Signature: t=<unix seconds>,v1=<hex>`, where v1 is the HMAC-SHA256 of `t.body`.
+with the signature of `app/channels/signature.py`.
 """
 
 import base64
-import hashlib
-import hmac
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from datetime import datetime
+from typing import Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, Field, SecretStr
 
 from app.channels.contract import (
     Accepted,
-    BadSignature,
     Blame,
     ChatBody,
     EmailBody,
     HookRequest,
+    InboundMessage,
     Message,
     Outcome,
     Receipt,
@@ -32,16 +30,15 @@ from app.channels.contract import (
 )
 from app.channels.http import HttpProvider, HttpReply, HttpRequest
 from app.channels.http_session import HttpSettings
+from app.channels.signature import verify_signature
 from app.domain.vocabulary import Channel, EventType
-
-SIGNATURE_HEADER: Final = "x-converge-signature"
-SIGNATURE_AGE: Final = timedelta(minutes=5)
+from app.faults import WebAddress
 
 
 class SandboxSettings(HttpSettings):
     """Where the sandbox listens, and the secret that both sides share."""
 
-    url: str = Field(pattern=r"^https?://")
+    url: WebAddress
     secret: SecretStr = Field(min_length=1)
 
 
@@ -87,7 +84,7 @@ class SandboxProvider(HttpProvider):
 
     def interpret(self, reply: HttpReply) -> Outcome:
         """Take the sandbox's reference."""
-        return Accepted(str(reply.json()["ref"]))
+        return Accepted(reply.identifier("ref"))
 
     def code_of(self, reply: HttpReply, /) -> str | None:
         """Read `{"error": "code"}`."""
@@ -95,24 +92,9 @@ class SandboxProvider(HttpProvider):
 
     def verify(self, request: HookRequest) -> None:
         """Check the signature and its age; raise `BadSignature`."""
-        given = dict(
-            part.split("=", 1)
-            for part in request.headers.get(SIGNATURE_HEADER, "").split(",")
-            if "=" in part
-        )
-        stamp, v1 = given.get("t", ""), given.get("v1", "")
-        if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12):
-            raise BadSignature("no time in the signature")
-        expected = hmac.new(
-            self._secret.encode(), stamp.encode() + b"." + request.body, hashlib.sha256
-        )
-        if not hmac.compare_digest(v1.encode(), expected.hexdigest().encode()):
-            raise BadSignature("the signature does not match")
-        age = abs(request.received_at.timestamp() - int(stamp))
-        if age > SIGNATURE_AGE.total_seconds():
-            raise BadSignature("the signature is too old, or from the future")
+        verify_signature(self._secret, request)
 
-    def read(self, request: HookRequest) -> list[Receipt]:
+    def read(self, request: HookRequest) -> list[Receipt | InboundMessage]:
         """Turn one fact of the sandbox into a receipt."""
         try:
             document: Any = orjson.loads(request.body)

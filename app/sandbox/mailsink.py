@@ -75,12 +75,12 @@ class MailSink:
         await self.drop_connections()
 
     async def _end(self) -> None:
-        """Stop, and break also those connections that were just being accepted."""
-        await self.stop()
+        """Stop once nothing is being accepted: asyncio would leave it open with its server gone."""
         while accepting := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(accepting)
-        await asyncio.sleep(0)
-        await self.drop_connections()
+            _, shaking_hands = await asyncio.wait(accepting, timeout=0.1)
+            for one in shaking_hands:  # their clients might take up to a minute
+                one.cancel()
+        await self.stop()
 
     async def drop_connections(self) -> None:
         """Break every connection."""
@@ -99,7 +99,7 @@ class MailSink:
             asyncio.run_coroutine_threadsafe(self.start(port=port), loop).result(10)
             yield self
         finally:
-            stopping = asyncio.run_coroutine_threadsafe(self.stop(), loop)
+            stopping = asyncio.run_coroutine_threadsafe(self._end(), loop)
             stopping.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
             thread.join(30)
             loop.close()

@@ -101,7 +101,7 @@ class _Connection(asyncio.Protocol):
     # -- transport -------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport  # type: ignore[assignment]  # asyncio types it wider
         self.secure = self.sink.features.implicit_tls
         self.sink.connections += 1
         self.sink.open.add(self)

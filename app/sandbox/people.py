@@ -111,7 +111,7 @@ def plan(habits: Habits, channel: str, address: str, ordinal: int) -> tuple[Act,
     nature = nature_of(address)
     if not habits.acts or nature is Nature.BOUNCES:
         return ()
-    chance = Random(f"{habits.seed}/{channel}/{address}/{ordinal}")  # noqa: S311  no secret
+    chance = Random(f"{habits.seed}/{channel}/{address}/{ordinal}")  # noqa: S311  # no secret
     acts = [_arrival(channel, address, habits, chance)]
     reads = chance.random() < READS[channel]
     follows = chance.random() < FOLLOWS_LINK
@@ -136,7 +136,7 @@ def _arrival(channel: str, address: str, habits: Habits, chance: Random) -> Act 
     soon = chance.uniform(0.1, 0.6)
     if channel != "email":
         return Act(soon, Deed.DELIVERED)
-    mailbox = Random(f"{habits.seed}/mailbox/{address}")  # noqa: S311  no secret
+    mailbox = Random(f"{habits.seed}/mailbox/{address}")  # noqa: S311  # no secret
     if mailbox.random() < MAILBOXES_PREFETCHED:
         return Act(soon, Deed.PREFETCHED, mailbox.choice(PREFETCHERS))
     return None

@@ -121,7 +121,7 @@ class World:
         self.counts[shown.channel, "received"] += 1
         self._ordinals[place] += 1
         for act in plan(self._habits, shown.channel, shown.to, self._ordinals[place]):
-            self._later(act.at_s, lambda act=act: self._do(shown, act))  # type: ignore[misc]
+            self._later(act.at_s, lambda act=act: self._do(shown, act))  # type: ignore[misc]  # mypy reads no default of a lambda
         return shown.ref
 
     def _later(self, delay_s: float, act: Callable[[], None]) -> None:

@@ -26,11 +26,14 @@ from app.channels.contract import (
     Retryable,
     Traits,
 )
+from app.channels.email.mail_hook import MailHook
 from app.channels.email.smtp_pool import DialFailed, SmtpPool, SmtpSettings
 from app.channels.email.smtp_session import Job, Session
 from app.domain.vocabulary import Channel
 
 _ATOM: Final = r'[^\x00-\x20\x7f-\x9f\ud800-\udfff<>()\[\]\\,;:"@]'
+_TRACE: Final = re.compile(rb"\r\nX-Converge-Delivery: ([\w-]{36})\r\n")
+_HEAD_BYTES: Final = 4_000  # Subject and all: what follows it need not be searched
 _ADDRESS = re.compile(rf"({_ATOM}{{1,64}})@({_ATOM}{{1,253}})")
 
 
@@ -44,13 +47,18 @@ class SmtpProvider:
         self.account = account
         self._settings = settings
         self._pool = SmtpPool(settings)
+        secret = settings.hook_secret
+        self.reader: MailHook | None = None
+        if secret:
+            traced = settings.return_path is not None
+            self.reader = MailHook(secret.get_secret_value(), tokens_alone=traced)
 
     def send(self, batch: Sequence[Message], deadline: float) -> list[Outcome]:
         """Try each message once; one outcome per message, in order."""
         outcomes: list[Outcome | None] = [None] * len(batch)
         jobs: deque[Job] = deque()
         for index, message in enumerate(batch):
-            job = _job(index, message)
+            job = _job(index, message, self._settings.return_path)
             if isinstance(job, Job):
                 jobs.append(job)
             else:
@@ -65,7 +73,7 @@ class SmtpProvider:
         self._pool.close()
 
 
-def _job(index: int, message: Message) -> Job | Outcome:
+def _job(index: int, message: Message, return_path: str | None) -> Job | Outcome:
     body = message.body
     if not isinstance(body, EmailBody):
         return Rejected("body_not_email", Blame.CONTENT)
@@ -75,8 +83,17 @@ def _job(index: int, message: Message) -> Job | Outcome:
     recipient, recipient_utf8 = _address(message.recipient)
     if recipient is None:
         return Rejected("recipient_address_invalid", Blame.RECIPIENT)
+    if return_path is not None:
+        sender, sender_utf8 = _returning(return_path, body.mime), False
     needs_utf8 = sender_utf8 or recipient_utf8
     return Job(index, sender, recipient, body.mime, body.eight_bit, needs_utf8)
+
+
+def _returning(return_path: str, mime: bytes) -> bytes:
+    """The return path of one message, which names it even where a bounce quotes nothing of it."""
+    local, _, domain = return_path.encode().partition(b"@")
+    found = _TRACE.search(mime, 0, _HEAD_BYTES)
+    return b"%b+%b@%b" % (local, found[1], domain) if found else return_path.encode()
 
 
 def _address(text: str) -> tuple[bytes | None, bool]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, model_va
 from app.channels.contract import Blame, Outcome, Rejected, Retryable
 from app.channels.email.smtp_replies import reason_of
 from app.channels.email.smtp_session import Session
+from app.faults import fitting
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -31,7 +32,9 @@ class SmtpSettings(BaseModel):
 
     `max_connections` bounds one `send`; as many threads as send at once may each have so many.
     `depth` bounds the messages in flight on a connection with CHUNKING, and so how many may end
-    ambiguous when it breaks.
+    ambiguous when it breaks. `return_path` is where bounces go, each message's with a token of its
+    own behind a plus; left out, they go to the sender. `hook_secret` signs the mails that come back
+    (docs/mail-feedback.md); without it the account takes none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +46,10 @@ class SmtpSettings(BaseModel):
     ca_file: FilePath | None = None
     username: str | None = None
     password: SecretStr | None = None
-    helo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.:\[\]-]+$")
+    helo: (
+        Annotated[str, fitting(r"[A-Za-z0-9.:\[\]-]+", "the name of a host, or its address in [ ]")]
+        | None
+    ) = None
     max_connections: int = Field(default=4, ge=1, le=64)
     messages_per_connection: int = Field(default=1000, ge=1)
     depth: int = Field(default=8, ge=1, le=100)
@@ -51,6 +57,19 @@ class SmtpSettings(BaseModel):
     chunking: bool = True
     connect_timeout: Seconds = 5
     read_timeout: Seconds = 30
+    # With plus and token its local part has 64 characters at most (RFC 5321 4.5.3.1.1).
+    return_path: (
+        Annotated[
+            str,
+            Field(max_length=180),
+            fitting(
+                r"[A-Za-z0-9._-]{1,27}@[A-Za-z0-9.-]+",
+                "an address of up to 27 of A-Z, a-z, 0-9, dot, _ and - before its @",
+            ),
+        ]
+        | None
+    ) = None
+    hook_secret: SecretStr | None = Field(default=None, min_length=16)
 
     @model_validator(mode="after")
     def _credentials_are_safe(self) -> Self:
