@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import orjson
 
-from app.api.parts import parse
+from app.api.callers import hold_to_rate
+from app.api.parts import Parts, parse
 from app.api.problems import Problem
 from app.store.keys import Key
-from app.usecases.accept import Submission, Verdict, accept
-from app.usecases.runtime import Runtime
+from app.usecases.intake.accept import accept
+from app.usecases.intake.submission import Submission, Verdict
+from app.usecases.observing import observe_accepted
 
 CHUNK: Final = 500
 NDJSON: Final = "application/x-ndjson"
@@ -21,8 +23,8 @@ BATCH_TYPES: Final = (*_BY_LINE, "application/json")
 Result = dict[str, Any]
 
 
-def take_batch(runtime: Runtime, key: Key, body: bytes, given: str) -> tuple[bytes, Counter[str]]:
-    """Accept a batch; return the answer and how many of each verdict. Raises `Problem`."""
+def take_batch(shared: Parts, key: Key, body: bytes, given: str, trace: str | None) -> bytes:
+    """Accept a batch, traced under `trace`; return the answer. Raises `Problem`."""
     results: list[Result] = []
     documents: list[tuple[int, Any]] = []
     for line, document, broken in _lines(body) if given in _BY_LINE else _items(body):
@@ -38,15 +40,18 @@ def take_batch(runtime: Runtime, key: Key, body: bytes, given: str) -> tuple[byt
             )
         else:
             documents.append((line, document))
+    hold_to_rate(shared.rates, key, len(results) + len(documents))
+    codes = Counter(one["code"] for one in results)
+    observe_accepted(shared.runtime, {"refused": len(results)}, codes)
     for start in range(0, len(documents), CHUNK):
         chunk = documents[start : start + CHUNK]
-        submission = Submission(brand=key.brand, chunk=uuid4(), senders=key.senders, test=key.test)
-        verdicts = accept(runtime, submission, [document for _, document in chunk])
+        submission = Submission(key.brand, uuid4(), key.senders, test=key.test, trace=trace)
+        verdicts = accept(shared.runtime, submission, [document for _, document in chunk])
         results += [
             _result(line, verdict) for (line, _), verdict in zip(chunk, verdicts, strict=True)
         ]
     results.sort(key=lambda one: one["line"])
-    return orjson.dumps({"results": results}), Counter(one["status"] for one in results)
+    return orjson.dumps({"results": results})
 
 
 def _lines(body: bytes) -> Iterable[tuple[int, Any, str]]:
@@ -56,7 +61,8 @@ def _lines(body: bytes) -> Iterable[tuple[int, Any, str]]:
             try:
                 yield line, orjson.loads(raw), ""
             except orjson.JSONDecodeError as error:
-                yield line, None, f"the line is not JSON (column {error.colno})"
+                why = f"{error.msg} (column {error.colno})"
+                yield line, None, f"the line cannot be read as JSON: {why}"
 
 
 def _items(body: bytes) -> Iterable[tuple[int, Any, str]]:

@@ -1,6 +1,7 @@
 """Who calls: the bearer key (RFC 6750), checked against the ledger and remembered for seconds."""
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.api.problems import Problem
 from app.store.keys import Key
-from app.usecases.keys import check_key
+from app.usecases.operating.keys import KeyRates, check_key
 from app.usecases.runtime import Runtime
 
 FRESH_S = 3.0
@@ -56,18 +57,35 @@ async def _caller(
     given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Key:
     """The key of a request; raises 401."""
-    keys: Keys = request.app.state.parts.keys
     if given is None:
         raise _unauthorised("give a key: Authorization: Bearer KEY")
-    text = given.credentials
-    key = keys.remembered(text) or await anyio.to_thread.run_sync(keys.check, text)
+    key = await key_in_force(request, given.credentials)
     if key is None:
         raise _unauthorised("this key is not in force; make one with `converge keys create`")
     return key
 
 
+async def key_in_force(request: Request, text: str) -> Key | None:
+    """What a key allows that somebody gave, or None where it is not one of ours in force."""
+    keys: Keys = request.app.state.parts.keys
+    return keys.remembered(text) or await anyio.to_thread.run_sync(keys.check, text)
+
+
 Caller = Annotated[Key, Depends(_caller)]
 """An endpoint's parameter of this type makes a key necessary."""
+
+
+def hold_to_rate(rates: KeyRates, key: Key, intents: int) -> None:
+    """Count intents against the key's rate; raises 429 where it has none left, and counts none."""
+    wait_s = rates.wait_s(key, intents)
+    if wait_s > 0:
+        raise Problem(
+            429,
+            "too_many",
+            f"this key may enqueue {rates.of(key):g} intents a second; nothing of this was taken",
+            field="Authorization",
+            headers={"Retry-After": str(math.ceil(wait_s))},
+        )
 
 
 def may_see(key: Key, intent: Mapping[str, Any]) -> bool:

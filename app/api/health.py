@@ -1,13 +1,14 @@
-"""For those who watch: whether this process lives, whether it can work, what it counts."""
+"""For those who watch: whether this process lives, whether it can work, what is counted."""
 
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.description import doc
 from app.api.parts import answer, parts
-from app.api.schemas import HEALTHY, READY, doc
-from app.store.migrate import WrongSchema, check
+from app.api.schemas import HEALTHY, READY
+from app.store.schema import WrongSchema, check
 from app.usecases.runtime import Runtime
 
 router = APIRouter(tags=["operation"])
@@ -27,7 +28,7 @@ async def ready(request: Request) -> Response:
     """
     checks = await anyio.to_thread.run_sync(_checks, parts(request).runtime)
     fit = checks["ledger"] == "ok" and checks["schema"] == "ok"
-    return answer({"status": "ok" if fit else "unfit", "checks": checks}, 200 if fit else 503)
+    return answer({"status": "ok" if fit else "unavailable", "checks": checks}, 200 if fit else 503)
 
 
 @router.get(
@@ -36,9 +37,8 @@ async def ready(request: Request) -> Response:
     openapi_extra=doc({200: {"type": "string"}}, key=False, kind="text/plain"),
 )
 async def metrics(request: Request) -> Response:
-    """Counts of this process, for Prometheus."""
-    text = generate_latest(parts(request).metrics.registry)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    """What waits, and what all processes have counted, for Prometheus; every process says it."""
+    return Response(await parts(request).scrape(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _checks(runtime: Runtime) -> dict[str, str]:

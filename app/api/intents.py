@@ -8,8 +8,9 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.batches import BATCH_TYPES, NDJSON, take_batch
-from app.api.callers import Caller, may_see
-from app.api.parts import answer, json_body, media_type, parts
+from app.api.callers import Caller, hold_to_rate, may_see
+from app.api.description import doc
+from app.api.parts import Parts, Said, answer, json_body, media_type, parts
 from app.api.problems import Problem
 from app.api.schemas import (
     CANCELLED,
@@ -19,14 +20,16 @@ from app.api.schemas import (
     INTENT_SHOWN,
     INTENTS,
     VERDICTS,
-    doc,
 )
+from app.domain.vocabulary import IntentState
+from app.observe.tracing import sampled
 from app.store.keys import Key
-from app.usecases.accept import Submission, Verdict, accept
-from app.usecases.control import Operator, cancel_intents
-from app.usecases.inspect import BadFilter, list_intents, show_intent
-from app.usecases.refusing import FAULT
+from app.usecases.intake.accept import accept
+from app.usecases.intake.refusing import FAULT
+from app.usecases.intake.submission import Submission, Verdict
+from app.usecases.operating.control import Operator, cancel_intents
 from app.usecases.runtime import Runtime
+from app.usecases.telling.inspect import list_intents, show_intent
 
 router = APIRouter(prefix="/v1/intents", tags=["intents"])
 FILTERS = ("customer", "sender", "key", "campaign", "state", "limit", "cursor")
@@ -36,7 +39,12 @@ FILTERS = ("customer", "sender", "key", "campaign", "state", "limit", "cursor")
     "",
     status_code=201,
     summary="Enqueue one intent",
-    openapi_extra=doc({201: ENQUEUED, 200: ENQUEUED}, (400, 409, 413, 415, 422), body=INTENT),
+    openapi_extra=doc(
+        {201: ENQUEUED, 200: ENQUEUED},
+        (400, 409, 413, 415, 422, 429),
+        body=INTENT,
+        links={"show": ("intent_id", "id"), "cancel": ("intent_id", "id")},
+    ),
 )
 async def enqueue(request: Request, key: Caller) -> Response:
     """Take one intent: 201, or 200 when the same one was there, after it is safe in the ledger.
@@ -44,8 +52,8 @@ async def enqueue(request: Request, key: Caller) -> Response:
     409: its key is taken by another content. 422: it was refused; `field` says what is wrong.
     """
     document = await json_body(request)
-    verdict = await anyio.to_thread.run_sync(_accept_one, parts(request).runtime, key, document)
-    parts(request).metrics.intents.labels(verdict.status).inc()
+    trace = sampled(request.headers.get("traceparent"))
+    verdict = await anyio.to_thread.run_sync(_accept_one, parts(request), key, document, trace)
     if verdict.status == "conflict":
         raise _said_no(409, verdict)
     if verdict.status == "refused":
@@ -60,7 +68,7 @@ async def enqueue(request: Request, key: Caller) -> Response:
 @router.post(
     "/batch",
     summary="Enqueue many intents",
-    openapi_extra=doc({200: VERDICTS}, (400, 413, 415, 422), body=INTENTS, by_line=NDJSON),
+    openapi_extra=doc({200: VERDICTS}, (400, 413, 415, 422, 429), body=INTENTS, by_line=NDJSON),
 )
 async def enqueue_batch(request: Request, key: Caller) -> Response:
     """Take many intents, as a JSON array or one to a line; the answer has a verdict for each.
@@ -79,11 +87,10 @@ async def enqueue_batch(request: Request, key: Caller) -> Response:
             headers={"Accept": f"application/json, {NDJSON}"},
         )
     body = await request.body()
-    results, counts = await anyio.to_thread.run_sync(
-        take_batch, shared.runtime, key, body, given, limiter=shared.heavy
+    trace = sampled(request.headers.get("traceparent"))
+    results = await anyio.to_thread.run_sync(
+        take_batch, shared, key, body, given, trace, limiter=shared.heavy
     )
-    for status, count in counts.items():
-        shared.metrics.intents.labels(status).inc(count)
     return Response(results, media_type="application/json")
 
 
@@ -91,13 +98,13 @@ async def enqueue_batch(request: Request, key: Caller) -> Response:
 async def find(
     request: Request,
     key: Caller,
-    customer: str | None = None,
-    sender: str | None = None,
-    named: Annotated[str | None, Query(alias="key")] = None,
-    campaign: str | None = None,
-    state: str | None = None,
+    customer: Said = None,
+    sender: Said = None,
+    named: Annotated[Said, Query(alias="key")] = None,
+    campaign: Said = None,
+    state: Annotated[str | None, Query(json_schema_extra={"enum": list(IntentState)})] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: str | None = None,
+    cursor: Said = None,
 ) -> Response:
     """The brand's intents, the newest first; `next` is the cursor of the following page."""
     unknown = sorted(set(request.query_params) - set(FILTERS))
@@ -110,22 +117,19 @@ async def find(
         )
 
     def listed() -> Response:
-        try:
-            rows, after = list_intents(
-                parts(request).runtime,
-                key.brand_id,
-                customer=customer,
-                sender=sender,
-                key=named,
-                campaign=campaign,
-                state=state,
-                limit=limit,
-                cursor=cursor,
-                senders=key.senders,
-                test=True if key.test else None,
-            )
-        except BadFilter as bad:
-            raise Problem(422, "invalid", bad.reason, field=bad.field) from bad
+        rows, after = list_intents(
+            parts(request).runtime,
+            key.brand_id,
+            customer=customer,
+            sender=sender,
+            key=named,
+            campaign=campaign,
+            state=state,
+            limit=limit,
+            cursor=cursor,
+            senders=key.senders,
+            test=True if key.test else None,
+        )
         return answer({"intents": rows, "next": after})
 
     return await anyio.to_thread.run_sync(listed)
@@ -134,17 +138,19 @@ async def find(
 @router.get(
     "/{intent_id}",
     summary="Show an intent",
+    operation_id="show",
     openapi_extra=doc({200: INTENT_SHOWN}, (404,)),
 )
 async def show(request: Request, key: Caller, intent_id: str) -> Response:
     """Everything that happened to an intent, why, and what happens next."""
-    shown = await anyio.to_thread.run_sync(_visible, parts(request).runtime, key, intent_id)
+    shown = await anyio.to_thread.run_sync(visible, parts(request).runtime, key, intent_id)
     return answer(shown)
 
 
 @router.post(
     "/{intent_id}/cancel",
     summary="Cancel an intent",
+    operation_id="cancel",
     openapi_extra=doc({200: CANCELLED}, (404, 409)),
 )
 async def cancel(request: Request, key: Caller, intent_id: str) -> Response:
@@ -155,10 +161,10 @@ async def cancel(request: Request, key: Caller, intent_id: str) -> Response:
 
     def cancelled() -> Response:
         runtime = parts(request).runtime
-        found = _visible(runtime, key, intent_id)
+        found = visible(runtime, key, intent_id)
         by = Operator(f"key {key.prefix}", "over the API")
         done = found["state"] == "open" and cancel_intents(runtime, [found["id"]], by)
-        state = "cancelled" if done else _visible(runtime, key, intent_id)["state"]
+        state = "cancelled" if done else visible(runtime, key, intent_id)["state"]
         if state != "cancelled":
             raise Problem(
                 409, "ended", f"the intent has ended already: {state}", more={"state": state}
@@ -168,13 +174,14 @@ async def cancel(request: Request, key: Caller, intent_id: str) -> Response:
     return await anyio.to_thread.run_sync(cancelled)
 
 
-def _accept_one(runtime: Runtime, key: Key, document: Any) -> Verdict:
-    submission = Submission(brand=key.brand, chunk=uuid4(), senders=key.senders, test=key.test)
-    (verdict,) = accept(runtime, submission, [document])
+def _accept_one(shared: Parts, key: Key, document: Any, trace: str | None) -> Verdict:
+    hold_to_rate(shared.rates, key, 1)
+    submission = Submission(key.brand, uuid4(), key.senders, test=key.test, trace=trace)
+    (verdict,) = accept(shared.runtime, submission, [document])
     return verdict
 
 
-def _visible(runtime: Runtime, key: Key, intent_id: str) -> dict[str, Any]:
+def visible(runtime: Runtime, key: Key, intent_id: str) -> dict[str, Any]:
     """An intent that the key reaches; any other is as if it were not there."""
     found = None
     with suppress(ValueError):

@@ -13,7 +13,7 @@ from app.observe.logging import configure_logging
 def _app() -> FastAPI:
     settings = running_settings()
     configure_logging(settings.log_level, settings.log_format)
-    return create(runtime(), max_bytes=settings.api_max_bytes)
+    return create(runtime(), max_bytes=settings.api_max_bytes, rate=settings.api_rate)
 
 
 def __getattr__(name: str) -> FastAPI:

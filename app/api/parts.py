@@ -1,29 +1,41 @@
 """What the routes of one application share, and how they reach it."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import anyio
 import orjson
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 
 from app.api.callers import Keys
-from app.api.door import Metrics
+from app.api.keeping import Keeper
 from app.api.problems import Problem
-from app.usecases.links import Nudge
+from app.api.schemas import NO_NUL
+from app.api.scrape import Scrape
+from app.store.keys import Key
+from app.usecases.consent.voices import Named
+from app.usecases.operating.keys import KeyRates
 from app.usecases.runtime import Runtime
+
+Said = Annotated[str | None, Query(json_schema_extra={"pattern": NO_NUL})]
+"""A query parameter that is a string, or left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One application's parts. `heavy` bounds the batches, `notes` the fetches that are in work."""
+    """One application's parts. `heavy` bounds the batches that are in work."""
 
     runtime: Runtime
     keys: Keys
-    metrics: Metrics
-    nudge: Nudge
+    rates: KeyRates
+    scrape: Scrape
+    keeper: Keeper
     heavy: anyio.CapacityLimiter
-    notes: anyio.CapacityLimiter
+
+
+def named(key: Key, ref: str) -> Named:
+    """The customer that a caller means, as far as the caller's key reaches."""
+    return Named(key.brand_id, ref, key.reach)
 
 
 def parts(request: Request) -> Parts:
@@ -60,5 +72,9 @@ def parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise Problem(400, "malformed", f"the body is not JSON ({where})", field="body") from error
+        if error.msg.startswith("depth limit"):
+            raise Problem(422, "invalid", "is nested too deeply", field="body") from error
+        why = f"{error.msg} (line {error.lineno}, column {error.colno})"
+        raise Problem(
+            400, "malformed", f"the body cannot be read as JSON: {why}", field="body"
+        ) from error

@@ -8,9 +8,10 @@ import sys
 
 import uvicorn
 
+from app.api.connection import BoundedHttp
 from app.bootstrap import SettingsError, running_settings, runtime
 from app.observe.logging import configure_logging
-from app.store.migrate import WrongSchema
+from app.store.schema import WrongSchema
 
 KEEP_ALIVE_S = 30
 GRACE_S = 15
@@ -27,6 +28,7 @@ def serve() -> int:
         return 2
     uvicorn.run(
         "app.api.main:app",
+        http=BoundedHttp,
         host=settings.api_host,
         port=settings.api_port,
         workers=settings.api_processes,

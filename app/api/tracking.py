@@ -4,6 +4,8 @@ Answers never wait for the note that is taken of a fetch, and never tell more th
 """
 
 from base64 import b64decode
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,24 +16,29 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.background import BackgroundTask
 
-from app.api.parts import Parts, parts
-from app.api.schemas import PAGE_CODES, page_doc
-from app.content.layout import PAGE_CSP, page
-from app.domain.tokens import BadToken, Claims, ExpiredToken
-from app.domain.vocabulary import EventType
-from app.usecases.links import Fetch, NoSuchLink, fetched, follow, hosted, note_fetch, read_open
+from app.api.description import PAGE_CODES, page_doc
+from app.api.keeping import Keeper
+from app.api.pages import sorry
+from app.api.parts import parts
+from app.api.problems import Problem
+from app.content.layout import PAGE_CSP
+from app.domain.tokens import BadToken, ExpiredToken
+from app.store.inbox import Arrival
+from app.usecases.hearing.links import (
+    CustomerErased,
+    Found,
+    MessageGone,
+    NoSuchLink,
+    fetched,
+    follow,
+    hosted,
+    read_open,
+)
+from app.usecases.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 router = APIRouter(tags=["tracking"])
 PIXEL: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
-_WORDS: Final = {
-    404: (
-        "This link leads nowhere",
-        "It may have been copied incompletely. Please open it from the message itself.",
-    ),
-    410: ("This link has expired", "Please ask the sender for a new message."),
-    503: ("One moment, please", "This page cannot be shown right now. Please try again shortly."),
-}
 
 
 @router.head("/o/{token}", include_in_schema=False)
@@ -42,9 +49,7 @@ async def pixel(request: Request, token: str) -> Response:
         claims = read_open(parts(request).runtime, token, datetime.now(UTC))
     except (BadToken, ExpiredToken):
         return Response(PIXEL, media_type="image/gif")
-    return Response(
-        PIXEL, media_type="image/gif", background=_note(request, claims, EventType.OPENED)
-    )
+    return Response(PIXEL, media_type="image/gif", background=_note(request, Found(claims, "")))
 
 
 @router.head("/c/{token}", include_in_schema=False)
@@ -56,14 +61,7 @@ async def pixel(request: Request, token: str) -> Response:
 )
 async def click(request: Request, token: str) -> Response:
     """On to the URL that this link has in its message, and nowhere else."""
-    runtime = parts(request).runtime
-    try:
-        claims, url = await anyio.to_thread.run_sync(follow, runtime, token, datetime.now(UTC))
-    except (BadToken, ExpiredToken, NoSuchLink, SQLAlchemyError) as error:
-        return _sorry(error)
-    answer = RedirectResponse(url, status_code=302)
-    answer.background = _note(request, claims, EventType.CLICKED)
-    return answer
+    return await _show(request, token, follow, lambda url: RedirectResponse(url, status_code=302))
 
 
 @router.head("/m/{token}", include_in_schema=False)
@@ -74,45 +72,51 @@ async def click(request: Request, token: str) -> Response:
 )
 async def message(request: Request, token: str) -> Response:
     """The whole message as a page. To come here its link was followed, so it counts as a click."""
-    runtime = parts(request).runtime
+    guarded = {"Content-Security-Policy": PAGE_CSP}
+    return await _show(request, token, hosted, lambda body: HTMLResponse(body, headers=guarded))
+
+
+Find = Callable[[Runtime, str, datetime], Found]
+
+
+async def _show(
+    request: Request, token: str, find: Find, shown: Callable[[str], Response]
+) -> Response:
+    """Answer with what a token leads to, or with a page that says why not."""
     try:
-        claims, body = await anyio.to_thread.run_sync(hosted, runtime, token, datetime.now(UTC))
-    except (BadToken, ExpiredToken, NoSuchLink, SQLAlchemyError) as error:
-        return _sorry(error)
-    return HTMLResponse(
-        body,
-        headers={"Content-Security-Policy": PAGE_CSP},
-        background=_note(request, claims, EventType.CLICKED),
-    )
+        found = await anyio.to_thread.run_sync(
+            find, parts(request).runtime, token, datetime.now(UTC)
+        )
+    except (BadToken, ExpiredToken, MessageGone, NoSuchLink, SQLAlchemyError) as error:
+        return no_link(request, error)
+    answer = shown(found.shown)
+    answer.background = _note(request, found)
+    return answer
 
 
-def _note(request: Request, claims: Claims, event: EventType) -> BackgroundTask:
-    fetch = fetched(
-        claims,
-        event,
+def _note(request: Request, found: Found) -> BackgroundTask:
+    note = fetched(
+        parts(request).runtime,
+        found,
         agent=request.headers.get("user-agent", ""),
         ip=request.client.host if request.client else "",
         method=request.method,
     )
-    return BackgroundTask(_keep, parts(request), fetch)
+    return BackgroundTask(_keep, parts(request).keeper, note)
 
 
-async def _keep(shared: Parts, fetch: Fetch) -> None:
-    await anyio.to_thread.run_sync(
-        note_fetch, shared.runtime, fetch, shared.nudge, limiter=shared.notes
-    )
+async def _keep(keeper: Keeper, note: Arrival) -> None:
+    """Keep a note. The answer has gone out: whatever goes wrong, the customer must not notice."""
+    with suppress(Problem):  # the keeper has logged it
+        await keeper.keep(note)
 
 
-def _sorry(error: Exception) -> Response:
-    """A plain page for people: no code, no token, nothing to click."""
+def no_link(request: Request, error: Exception) -> Response:
+    """A page for people who followed a link that leads to nothing."""
     if isinstance(error, SQLAlchemyError):
         _log.warning("link_not_read", exc_info=error)
         status = 503
     else:
-        status = 410 if isinstance(error, ExpiredToken) else 404
-    title, words = _WORDS[status]
-    body = page(locale="en", title=title, sender="", body=f"<p>{words}</p>", actions=[])
-    headers = {"Content-Security-Policy": PAGE_CSP}
-    if status == 503:
-        headers["Retry-After"] = "5"
-    return HTMLResponse(body, status, headers)
+        status = 410 if isinstance(error, ExpiredToken | MessageGone) else 404
+    erased = isinstance(error, CustomerErased)
+    return sorry(request.headers.get("accept-language", ""), status, erased=erased)

@@ -1,9 +1,10 @@
 """What a command works with: the settings, the runtime, the declarations and the brand."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -11,7 +12,7 @@ from app.bootstrap import build
 from app.cli.failures import USAGE, Problem
 from app.cli.ports import with_remembered_ports
 from app.store.catalog import Brand
-from app.usecases.apply import BrandWish, Declared
+from app.usecases.operating.apply import BrandWish, Declared
 from app.usecases.runtime import Runtime
 from config.running import running_settings
 from config.schema import load_brands, load_policies
@@ -66,7 +67,35 @@ def brand_called(name: str) -> Brand:
     )
 
 
+def unknown_customer(ref: str, brand: str) -> Problem:
+    """The refusal of a customer whom nobody knows."""
+    return Problem(
+        f"There is no customer {ref!r} of brand {brand}. "
+        "`converge why ADDRESS` finds one by an address.",
+        USAGE,
+    )
+
+
+def id_of(text: str) -> UUID:
+    """Read the id of an intent or a task."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Problem(
+            f"{text!r} is no id: ids look like 0f8fad5b-d9cb-469f-a165-70867728950e. "
+            "`converge why CUSTOMER --key KEY` finds an intent by its key.",
+            USAGE,
+        ) from None
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a reason that says nothing."""
+    if not reason.strip():
+        raise Problem("--reason: say why: it is kept and shown.", USAGE)
+
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST_S = 10 * 365 * 86_400.0
 
 
 def since_moment(text: str | None, now: datetime) -> datetime | None:
@@ -84,3 +113,26 @@ def since_moment(text: str | None, now: datetime) -> datetime | None:
             USAGE,
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=now.tzinfo)
+
+
+def moment_of(text: str, option: str) -> datetime:
+    """Read a time in ISO 8601; without offset it is UTC."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Problem(
+            f'{option} {text!r}: write a time such as "2030-01-31T09:00Z".', USAGE
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def seconds_of(text: str, option: str) -> float:
+    """Read a length of time such as `90s`, `30m`, `2h`; it is longer than none."""
+    number, unit = text[:-1], text[-1:]
+    try:
+        found = timedelta(**{_UNITS[unit]: float(number)}).total_seconds()
+    except (KeyError, ValueError, OverflowError):
+        found = 0.0
+    if not 0 < found < _LONGEST_S:
+        raise Problem(f'{option} {text!r}: write how long, such as "90s", "30m" or "2h".', USAGE)
+    return found

@@ -11,8 +11,7 @@ from app.cli.context import Json, declared, runtime, settings
 from app.cli.failures import FAILED, USAGE, Problem
 from app.cli.screen import out, plural, print_json
 from app.cli.sight import complaints
-from app.store import migrate as migrations
-from app.usecases import apply as applying
+from app.usecases.operating import apply as applying
 from config.schema import load_toml
 from config.settings import load_settings
 
@@ -30,10 +29,21 @@ def add_to(application: typer.Typer) -> None:
 
 def migrate() -> None:
     """Bring the ledger to the schema of this release. Safe to repeat, and from many machines."""
-    new = migrations.upgrade(settings().database_url)
-    out.print(
-        f"Done: {plural(len(new), 'migration')} ({', '.join(new)})." if new else "Nothing to do."
-    )
+    from app.store.migrate import upgrade  # brings Alembic, which no other command needs
+
+    done = upgrade(settings().database_url)
+    if done.new:
+        out.print(
+            f"Done: {plural(len(done.new), 'migration')} ({', '.join(done.new)}); "
+            f"the ledger is at schema {done.now}."
+        )
+    elif done.now == done.release:
+        out.print(f"Nothing to do: the ledger is at schema {done.now}.")
+    else:
+        out.print(
+            f"Nothing to do: the ledger is at schema {done.now}, ahead of this release "
+            f"({done.release}), which works on it."
+        )
 
 
 def apply(

@@ -22,9 +22,10 @@ from app.cli.failures import Problem
 from app.cli.lines import customer_records, json_records, opened
 from app.cli.machine import Machine, ended_by_signals, one_machine
 from app.cli.screen import err, out
-from app.usecases.accept import Submission, accept
-from app.usecases.customers import put_customers
-from app.usecases.inspect import list_intents, queue_state, show_intents, summary
+from app.usecases.intake.accept import accept
+from app.usecases.intake.submission import Submission
+from app.usecases.people.customers import put_customers
+from app.usecases.telling.inspect import list_intents, queue_state, show_intents, summary
 from config.settings import PREFIX, Settings, load_settings
 
 INTERRUPTED = 130
@@ -95,7 +96,7 @@ def _own_world() -> Iterator[Path]:
         folder.chmod(0o711)  # as root, Postgres runs as another user, who passes through
         config = folder / "config"
         config.mkdir()
-        for name in ("brands.toml", "policies.toml", "flowerconfig.py"):
+        for name in ("brands.toml", "policies.toml"):
             shutil.copy(_CONFIG / name, config)
         shutil.copytree(_CONFIG / "templates", config / "templates")
         (config / "providers.toml").write_text(_ACCOUNTS)

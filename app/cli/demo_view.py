@@ -15,7 +15,7 @@ from app.cli.machine import Machine
 from app.cli.screen import COLOURS, activation, out, plural
 from app.cli.story import timeline
 from app.domain.vocabulary import Channel
-from app.usecases.accept import Verdict
+from app.usecases.intake.submission import Verdict
 
 PLAIN_EVERY_S = 5.0
 BAR = 72
@@ -238,7 +238,7 @@ def _facts(progress: Progress, people: int, limits: str) -> Table:
 
 def _told(story: dict[str, Any]) -> Panel:
     return Panel(
-        timeline(story),
+        timeline(story["timeline"]),
         title=f"One of them: {story['key']}",
         title_align="left",
         border_style="blue",

@@ -16,14 +16,14 @@ from app.cli.context import Json, declared
 from app.cli.failures import FAILED, told
 from app.cli.machine import answers
 from app.cli.screen import out, plural, print_json
-from app.cli.sight import complaints
+from app.cli.sight import blind, no_account, unserved
 from app.content.templates import Templates
 from app.limits.connection import connect, redis_errors
-from app.store.migrate import check
+from app.store.schema import check
 from app.store.session import make_engine
-from app.usecases.apply import Declared, difference
-from app.usecases.inspect import queue_state
+from app.usecases.operating.apply import Declared, difference
 from app.usecases.runtime import Runtime
+from app.usecases.telling.inspect import queue_state
 from config.schema import load_toml
 from config.settings import Settings, load_settings
 
@@ -97,6 +97,7 @@ def _findings() -> Iterator[Finding]:
     yield _look("templates", lambda: _templates(of))
     if wishes and accounts:
         yield _look("policies", lambda: _policies(wishes[0], accounts))
+        yield _look("channels", lambda: _channels(wishes[0], accounts))
     usable = bool(servers) and all(finding.state != "wrong" for finding in servers)
     if usable and accounts and wishes:
         runtime = context.runtime()
@@ -129,7 +130,7 @@ def _settings(found: list[Settings]) -> Finding | str:
     return f"profile {profile}, declarations in {settings.config_dir}"
 
 
-_SECRET = "Links in messages are signed with it; give the same one to every process."  # noqa: S105
+_SECRET = "Links in messages are signed with it; give the same one to every process."  # noqa: S105  # a sentence
 
 
 def _ledger(of: Settings) -> str:
@@ -140,7 +141,7 @@ def _ledger(of: Settings) -> str:
             version = connection.exec_driver_sql("SHOW server_version").scalar_one()
     finally:
         engine.dispose()
-    return f"Postgres {str(version).split()[0]} answers, and its schema is this release's"
+    return f"Postgres {str(version).split()[0]} answers, and its schema fits this release"
 
 
 def _redis(of: Settings) -> Finding | str:
@@ -203,7 +204,7 @@ def _templates(of: Settings) -> str:
 
 
 def _policies(wishes: Declared, accounts: list[Account]) -> Finding | str:
-    found = complaints(wishes, accounts)
+    found = blind(wishes, accounts)
     if not found:
         return "each can see what it waits for"
     return Finding(
@@ -211,6 +212,21 @@ def _policies(wishes: Declared, accounts: list[Account]) -> Finding | str:
         "note",
         f"{', '.join(sorted(found))} wait for what can never be seen",
         "`converge policies check` tells why.",
+    )
+
+
+def _channels(wishes: Declared, accounts: list[Account]) -> Finding | str:
+    found = unserved(wishes, accounts)
+    if not found:
+        return "every channel of a policy has an account"
+    told, _, way_out = no_account(
+        sorted({channel for channels in found.values() for channel in channels}), accounts
+    ).partition("; ")
+    return Finding(
+        "channels",
+        "note",
+        f"{told}; named by {', '.join(sorted(found))}",
+        f"{way_out.capitalize()}. Whoever has no other address is refused until then.",
     )
 
 
@@ -244,7 +260,7 @@ def _workers(runtime: Runtime) -> Finding | str:
     late = [
         f"{lane['channel']}.{lane['lane']}"
         for lane in state["lanes"]
-        if lane["due"] and (lane["oldest_due_s"] or 0) > LATE_S
+        if (lane["oldest_due_s"] or 0) > LATE_S
     ]
     if not late:
         return "nothing waits for longer than it should"

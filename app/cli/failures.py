@@ -7,11 +7,11 @@ from app.channels.registry import InvalidAccount
 from app.content.templates import BadTemplate
 from app.embedded import DataFolderInUse, ServerUnavailable
 from app.limits import LimitsUnavailable
-from app.store.migrate import WrongSchema
+from app.store.schema import WrongSchema
 from app.supervisor import ChildFailed
-from app.usecases.control import BadTarget
-from app.usecases.inspect import BadFilter
-from app.usecases.keys import UnknownBrand
+from app.usecases.errors import FieldError
+from app.usecases.operating.fleet import UnknownWorker
+from app.usecases.operating.keys import BadRate, UnknownBrand
 from config.schema import DeclarationError
 from config.settings import SettingsError
 from converge_producer import BrokerUnreachable
@@ -38,7 +38,7 @@ _PLAIN = (
     DataFolderInUse,
     ChildFailed,
 )
-_MISNAMED = (BadTarget, BadFilter, UnknownBrand)
+_MISNAMED = (UnknownWorker, FieldError, BadRate, UnknownBrand)
 _LEDGER = "Look at CONVERGE_DATABASE_URL, and whether the server runs and lets you in."
 
 

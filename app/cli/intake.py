@@ -12,11 +12,13 @@ import typer
 from rich.text import Text
 
 from app.cli.context import DEFAULT_BRAND, BrandName, brand_called, runtime
+from app.cli.control import actor
 from app.cli.failures import FAILED, Problem, told
 from app.cli.lines import Record, Source, customer_records, json_records, opened
 from app.cli.screen import err, out, plural, print_json_line, progress
-from app.usecases.accept import Submission, accept
-from app.usecases.customers import put_customers
+from app.usecases.intake.accept import accept
+from app.usecases.intake.submission import Submission
+from app.usecases.people.customers import put_customers
 
 CHUNK = 500
 SHOWN = 50
@@ -27,7 +29,7 @@ JsonLines = Annotated[
     bool, typer.Option("--json", help="Print a verdict for each line as JSON Lines.")
 ]
 
-customers = typer.Typer(no_args_is_help=True, help="Load customers.")
+customers = typer.Typer(no_args_is_help=True, help="Customers: loaded, and what they allow.")
 
 
 def add_to(application: typer.Typer) -> None:
@@ -80,7 +82,7 @@ def import_customers(file: File, brand: BrandName = DEFAULT_BRAND, json: JsonLin
     def take(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [
             {"status": one.status, "ref": one.ref, "field": one.field, "reason": one.reason}
-            for one in put_customers(runtime(), brand_id, documents)
+            for one in put_customers(runtime(), brand_id, documents, actor=actor())
         ]
 
     words = {"kept": "kept", "stale": "older than what is known"}

@@ -8,7 +8,7 @@ from app.cli.context import DEFAULT_BRAND, BrandName, Json, brand_called, runtim
 from app.cli.control import actor
 from app.cli.failures import Problem
 from app.cli.screen import err, out, print_json, print_table
-from app.usecases import keys as keys_of
+from app.usecases.operating import keys as keys_of
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 
@@ -29,15 +29,27 @@ def create(
     ] = None,
     test: Annotated[bool, typer.Option("--test", help="Sends to the sandbox, never out.")] = False,
     label: Annotated[str, typer.Option("--label", help="What it is for.")] = "",
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", metavar="N", help="Intents a second that it may enqueue."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
     brand_called(brand)
     made = keys_of.create_key(
-        runtime(), brand, senders=sender or None, test=test, label=label, actor=actor()
+        runtime(),
+        brand,
+        senders=sender or None,
+        test=test,
+        label=label,
+        per_second=rate,
+        actor=actor(),
     )
     if json:
-        print_json({"key": made, "prefix": made.split("_")[2], "brand": brand, "test": test})
+        print_json(
+            {"key": made, "prefix": made.split("_")[2], "brand": brand, "test": test, "rate": rate}
+        )
         return
     out.print(made, soft_wrap=True)
     err.print("Keep it safe: it cannot be shown again.", style="bright_black")
@@ -51,6 +63,7 @@ def list_all(json: Json = False) -> None:
             "brand": key.brand,
             "senders": None if key.senders is None else list(key.senders),
             "test": key.test,
+            "rate": key.per_second,
             "label": key.label,
             "created_at": key.created_at,
             "revoked_at": key.revoked_at,
@@ -60,7 +73,7 @@ def list_all(json: Json = False) -> None:
     if json:
         print_json(rows)
         return
-    columns = ("prefix", "brand", "senders", "test", "label", "created_at", "revoked_at")
+    columns = ("prefix", "brand", "senders", "test", "rate", "label", "created_at", "revoked_at")
     heads = tuple(column.removesuffix("_at") for column in columns)
     print_table(
         heads,
@@ -83,4 +96,6 @@ def revoke(
 def _shown(name: str, value: Any) -> Any:
     if name == "senders" and value is None:
         return "all"
+    if name == "rate":
+        return "" if value is None else f"{value:g}/s"
     return ", ".join(value) if isinstance(value, list) else value

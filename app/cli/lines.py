@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -77,7 +77,7 @@ def json_records(source: Source) -> Iterator[Record]:
 
 def customer_records(source: Source) -> Iterator[Record]:
     """Read customers as JSON Lines or CSV: what the file begins with tells which it is."""
-    begin = source.stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")  # type: ignore[attr-defined]
+    begin = source.stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")  # type: ignore[attr-defined]  # a buffered file has it
     return json_records(source) if begin[:1] in (b"{", b"[") else _csv_records(source)
 
 
@@ -86,7 +86,9 @@ def _json_record(number: int, line: bytes) -> Record:
         document = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         hint = "; write one object a line, without a list around them" if line[:1] == b"[" else ""
-        return Record(number, reason=f"is not JSON: {error.msg} (column {error.colno}){hint}")
+        return Record(
+            number, reason=f"cannot be read as JSON: {error.msg} (column {error.colno}){hint}"
+        )
     if not isinstance(document, dict):
         return Record(number, reason="must be a JSON object, one on each line")
     return Record(number, document)
@@ -156,6 +158,3 @@ def _customer(names: list[str], row: list[str]) -> dict[str, Any]:
         else:
             document[name] = value
     return document | ({"attributes": attributes} if attributes else {})
-
-
-Reader = Callable[[Source], Iterator[Record]]

@@ -7,13 +7,15 @@ from uuid import UUID
 import typer
 from rich.text import Text
 
-from app.cli.context import Json, Limit, brand_called, runtime, since_moment
+from app.cli.context import Json, Limit, brand_called, id_of, runtime, since_moment
 from app.cli.control import actor
 from app.cli.failures import FAILED, USAGE, Problem
+from app.cli.queues import show_queues
 from app.cli.screen import cell, err, out, plural, print_json, print_table
-from app.cli.story import show_intent
-from app.usecases import inspect
-from app.usecases.control import Operator, replay
+from app.cli.story import show_intent, show_next, timeline
+from app.domain.vocabulary import IntentState
+from app.usecases.operating.control import Operator, replay
+from app.usecases.telling import inspect
 
 failed = typer.Typer(no_args_is_help=True, help="Deliveries that failed for good.")
 refused = typer.Typer(no_args_is_help=True, help="Intents that were not taken.")
@@ -45,10 +47,10 @@ def status(
     if (intent is None) == (task is None):
         raise Problem("Name an intent by its id, or a task with --task UUID.", USAGE)
     if task is not None:
-        _show_task(_uuid(task), json)
+        _show_task(id_of(task), json)
         return
     assert intent is not None  # noqa: S101  # one of the two was given
-    found = inspect.show_intent(runtime(), _uuid(intent))
+    found = inspect.show_intent(runtime(), id_of(intent))
     if found is None:
         raise Problem(
             f"There is no intent {intent}. `converge why CUSTOMER` finds those of a customer; "
@@ -71,7 +73,11 @@ def why(
     brand: AnyBrand = None,
     json: Json = False,
 ) -> None:
-    """Say why a customer did, or did not, get what was meant for them."""
+    """Say why a customer did, or did not, get what was meant for them.
+
+    Everything between them and the brand, in the order of time: messages out and in, what came
+    back, decisions, what they allowed and forbade. With --key the story of one intent.
+    """
     begin = since_moment(since, datetime.now(UTC))
     found = inspect.why(runtime(), who, brand=brand, key=key, since=begin)
     if json:
@@ -82,7 +88,10 @@ def why(
     for customer in found["customers"]:
         _show_customer(customer)
     for intent in found["intents"]:
-        show_intent(intent)
+        if key is not None:
+            show_intent(intent)
+        elif intent["state"] == IntentState.OPEN:
+            show_next(intent)
     if found["refusals"]:
         _show_refusals(found["refusals"], title="Not taken")
     if not found["intents"] and not found["refusals"]:
@@ -92,43 +101,16 @@ def why(
 
 
 def queues(json: Json = False) -> None:
-    """Show what waits, by channel and lane, what is held, and how the accounts are."""
+    """Show what waits and who takes it: lanes, what is held and why, workers, accounts, limits.
+
+    hinted: told to the workers and not in one's hands yet. workers: processes that take from the
+    lane's queue now.
+    """
     state = inspect.queue_state(runtime())
     if json:
         print_json(state)
         return
-    lanes = [
-        (
-            lane["channel"],
-            lane["lane"],
-            _count(lane["due"]),
-            _count(lane["held"]),
-            ", ".join(lane["held_why"]),
-            _count(lane["hinted"]),
-            _count(lane["sending"]),
-            _age(lane["oldest_due_s"]),
-        )
-        for lane in state["lanes"]
-    ]
-    columns = ("channel", "lane", "due#", "held#", "held by", "queued#", "sending#", "oldest due#")
-    print_table(columns, lanes, nothing="Nothing waits to be sent.")
-    out.print(
-        f"\nIntents to decide: {_count(state['intents_due'])}. "
-        f"Facts to read: {_count(state['inbox_waiting'])}.\n"
-    )
-    if state["pauses"]:
-        named = ("brand", "channel", "account", "sender", "campaign")
-        rows = [
-            (*(one[name] for name in named), one["reason"], one["actor"], one["started_at"])
-            for one in state["pauses"]
-        ]
-        print_table((*named, "reason", "by", "since"), rows, title="Paused")
-        out.print()
-    rows = [
-        (one["name"], one["channel"], one["sandbox"], one["state"], one["until"])
-        for one in state["accounts"]
-    ]
-    print_table(("account", "channel", "sandbox", "state", "until"), rows, title="Accounts")
+    show_queues(state)
 
 
 def failed_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -> None:
@@ -188,11 +170,19 @@ def failed_replay(
         print_json({"planned": planned, "not_planned": left})
     else:
         out.print(f"{plural(len(planned), 'delivery', 'deliveries')} will be tried again.")
-        if left:
-            told = ", ".join(map(str, left))
-            err.print(f"Not tried again: {told} (not failed, or seen, cancelled or expired since).")
+        _tell_left(left)
     if left:
         raise typer.Exit(FAILED)
+
+
+def _tell_left(deliveries: list[int]) -> None:
+    failed = [one for one in deliveries if inspect.failed_one(runtime(), one) is not None]
+    for one in deliveries:
+        if one not in failed:
+            err.print(f"No delivery {one} has failed.")
+    if failed:
+        told = ", ".join(map(str, failed))
+        err.print(f"Not tried again: {told} (seen, cancelled or expired since).")
 
 
 def refused_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -> None:
@@ -234,6 +224,9 @@ def _show_customer(customer: dict[str, Any]) -> None:
     rows = [[one[name] for name in columns] for one in customer["endpoints"]]
     print_table(columns, rows, nothing="No channel reaches them.")
     out.print()
+    if customer["timeline"]:
+        out.print(timeline(reversed(customer["timeline"])))
+        out.print()
 
 
 def _show_refusals(rows: list[dict[str, Any]], title: str = "") -> None:
@@ -257,22 +250,3 @@ def _try(one: dict[str, Any]) -> tuple[Any, ...]:
 
 def _brand_id(name: str | None) -> int | None:
     return None if name is None else brand_called(name).id
-
-
-def _count(count: int) -> Text:
-    return Text(inspect.told(count), style="bold" if count else "bright_black")
-
-
-def _age(seconds: float | None) -> Text:
-    return Text("" if seconds is None else f"{seconds:,.0f} s")
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Problem(
-            f"{text!r} is no id: ids look like 0f8fad5b-d9cb-469f-a165-70867728950e. "
-            "`converge why CUSTOMER --key KEY` finds an intent by its key.",
-            USAGE,
-        ) from None

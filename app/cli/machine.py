@@ -24,9 +24,8 @@ from app.cli.context import declared
 from app.cli.failures import Problem
 from app.cli.ports import environment, has_local_sandbox, remember_ports, with_free_ports
 from app.embedded import EmbeddedServers, Source
-from app.store import migrate
 from app.supervisor import Command, Supervisor
-from app.usecases.apply import apply
+from app.usecases.operating.apply import apply
 from app.usecases.runtime import Runtime
 from config.settings import Settings
 
@@ -141,6 +140,8 @@ def one_machine(
         os.environ.update(environment(settings))
         yield Machine(settings, build(settings), log, habits, moved)
         return
+    from app.store.migrate import upgrade  # brings Alembic, which other commands do not need
+
     wishes = declared(settings.config_dir)  # wrong declarations are told before anything starts
     servers = EmbeddedServers(
         settings.data_dir, source=Source(settings.embedded_source), safe=safe, exclusive=True
@@ -149,7 +150,7 @@ def one_machine(
         found = servers.start()
         settings = settings.with_servers(found.database_url, found.redis_url, found.secret)
         os.environ.update(environment(settings))
-        migrate.upgrade(settings.database_url)
+        upgrade(settings.database_url)
         runtime = build(settings)
         apply(runtime, wishes, actor="converge up")
         remember_ports(settings)
@@ -163,7 +164,7 @@ def one_machine(
 def worker_commands(fleet: str) -> list[Command]:
     """The command lines of a fleet, each named after its worker."""
     asked = (sys.executable, "-m", "workers", fleet, "--print")
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603  # our own command line, no shell
     if answer.returncode:
         raise Problem(answer.stderr.strip() or f"The fleet {fleet!r} cannot be started.")
     lines = [tuple(shlex.split(line)) for line in answer.stdout.splitlines()]

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ COLOURS = {
     "delivered": "blue",
 }
 
+_SENTENCE = 24
+"""Characters that a sentence in a table has for itself, however narrow the screen."""
+
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output: times in ISO 8601, in UTC."""
@@ -50,11 +53,17 @@ def print_json_line(value: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", nothing: str = ""
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    title: str = "",
+    nothing: str = "",
+    wrapped: Collection[str] = (),
 ) -> None:
     """Print a table, or `nothing` where it has no rows; a name that ends with # is of numbers.
 
-    A row is one line, as wide as it must be: ids can be copied, and `grep` finds whole rows.
+    A row is one line, as wide as it must be: ids can be copied, and `grep` finds whole rows. Only
+    the columns `wrapped`, which are sentences, make do with the width of the screen.
     """
     if not rows:
         out.print(nothing)
@@ -62,11 +71,19 @@ def print_table(
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bright_black")
     for column in columns:
         justify: JustifyMethod = "right" if column.endswith("#") else "left"
-        made.add_column(column.rstrip("#"), justify=justify, no_wrap=True)
+        sentence = column in wrapped
+        made.add_column(
+            column.rstrip("#"),
+            justify=justify,
+            no_wrap=not sentence,
+            overflow="fold" if sentence else "ellipsis",
+            min_width=_SENTENCE if sentence else None,
+        )
     for row in rows:
         made.add_row(*(cell(value) for value in row))
     wide = out.options.update(max_width=10_000)
-    made.width = Measurement.get(out, wide, made).maximum
+    least, most = Measurement.get(out, wide, made)
+    made.width = min(most, max(least, out.width)) if wrapped else most
     if title:
         out.print(title, style="bold")
     out.print(made, crop=False, width=made.width)

@@ -12,8 +12,8 @@ from app.cli.context import DEFAULT_BRAND, declared
 from app.cli.failures import Problem
 from app.cli.machine import Machine, ended_by_signals, one_machine
 from app.cli.screen import activation, err, out
-from app.usecases.apply import difference
-from app.usecases.keys import check_key, create_key
+from app.usecases.operating.apply import difference
+from app.usecases.operating.keys import check_key, create_key
 from config.settings import Settings, load_settings
 
 _Steps = Generator[None, None, None]
