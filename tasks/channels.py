@@ -6,7 +6,7 @@ from uuid import UUID
 from celery import Task, shared_task
 
 from app.bootstrap import runtime
-from app.usecases.deliver import Hand, deliver
+from app.usecases.delivering.deliver import Hand, deliver
 from converge_producer.queues import deliver_task
 from converge_producer.wire import CHANNELS
 from tasks.summary import check_version, count_line

@@ -6,7 +6,7 @@ from uuid import UUID
 from celery import shared_task
 
 from app.bootstrap import runtime
-from app.usecases.decide import decide_intents
+from app.usecases.deciding.decide import decide_intents
 from converge_producer.queues import TASK_DECIDE
 from tasks.summary import check_version, count_line
 

@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 
 from app.bootstrap import runtime
-from app.usecases.feedback import read_feedback
+from app.usecases.hearing.feedback import read_feedback
 from converge_producer.queues import TASK_FEEDBACK
 from tasks.summary import check_version, count_line
 

@@ -2,6 +2,7 @@
 
 Everything else is a setting. `--print` shows the command lines instead; `--ping` asks whether what
 runs under that name on this machine is alive, and answers by its exit status (for health checks).
+`python -m workers revive` puts back the chunks that RabbitMQ has put aside.
 """
 
 import os
@@ -13,7 +14,9 @@ from app.observe.logging import configure_logging
 from app.supervisor import Command, Supervisor
 from config.running import running_settings
 from config.settings import Settings, SettingsError
+from converge_producer.queues import is_redis
 from workers.fleets import BEAT, FLEETS, fleet_commands, flower_command
+from workers.rabbitmq import revive
 
 # What is asked to end has this long beyond its running tasks.
 GRACE_BEYOND_S = 10
@@ -23,7 +26,7 @@ PULSE_AGE_S = 30
 
 def main(arguments: list[str]) -> int:
     """Run what is named until a signal comes; return the exit status."""
-    names = [*FLEETS, BEAT.name, "flower"]
+    names = [*FLEETS, BEAT.name, "flower", "revive"]
     options = {argument for argument in arguments if argument in ("--print", "--ping")}
     wanted = [argument for argument in arguments if argument not in options]
     if len(wanted) != 1 or wanted[0] not in names:
@@ -32,6 +35,8 @@ def main(arguments: list[str]) -> int:
         settings = running_settings()
     except SettingsError as error:
         return _refuse(str(error))
+    if wanted[0] == "revive":
+        return _revive(settings.broker_url)
     commands = _commands(wanted[0], settings)
     if "--print" in options:
         sys.stdout.writelines(shlex.join(command.argv) + "\n" for command in commands)
@@ -49,7 +54,7 @@ def _commands(name: str, settings: Settings) -> list[Command]:
     if name == BEAT.name:
         return [BEAT]
     if name == "flower":
-        return [flower_command(settings)]
+        return [flower_command()]
     return fleet_commands(name, settings)
 
 
@@ -65,6 +70,13 @@ def _alive(name: str, commands: list[Command]) -> bool:
     asked = {nodename(command.name, gethostname()) for command in commands}
     replies = app.control.ping(destination=list(asked), timeout=PING_TIMEOUT_S, limit=len(asked))
     return asked == {worker for reply in replies for worker in reply}
+
+
+def _revive(broker_url: str) -> int:
+    if is_redis(broker_url):
+        return _refuse("There is nothing to revive: Redis puts nothing aside.")
+    sys.stdout.write(f"Put back: {revive(broker_url)} chunks.\n")
+    return 0
 
 
 def _refuse(reason: str) -> int:

@@ -6,7 +6,9 @@ Every worker runs on threads: our tasks wait for networks and databases. A proce
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import config
 from app.supervisor import Command
 from config.settings import Settings
 from converge_producer.queues import CONTROL, DECISIONS, FEEDBACK, INTENTS, lane_queue
@@ -91,7 +93,10 @@ def fleet_commands(name: str, settings: Settings) -> list[Command]:
     return [command for worker in FLEETS[name](settings) for command in worker.commands()]
 
 
-def flower_command(settings: Settings) -> Command:
-    """The command line of Flower; what it needs to know is in `config/flowerconfig.py`."""
-    configuration = settings.config_dir.resolve() / "flowerconfig.py"
+def flower_command() -> Command:
+    """The command line of Flower; what it needs to know is in `config/flowerconfig.py`.
+
+    That is code of ours: it does not move where CONVERGE_CONFIG_DIR puts the declarations.
+    """
+    configuration = Path(config.__file__).with_name("flowerconfig.py").resolve()
     return Command("flower", (*_CELERY, "flower", f"--conf={configuration}", "--logging=warning"))

@@ -7,13 +7,18 @@ from converge_producer.wire import WIRE_VERSION
 
 
 def schedule(dispatch_s: float, upkeep_s: float) -> dict[str, dict[str, Any]]:
-    """Return beat's schedule; a tick that waited for most of an interval is not worth running."""
+    """Return beat's schedule.
+
+    A tick never expires: Celery would compare beat's clock with the worker's, and where one of them
+    is wrong nothing would be dispatched any more. A tick that finds it is late is dropped by its
+    task instead (`every_s` says how often they come).
+    """
     return {
         name: {
             "task": name,
             "schedule": interval_s,
-            "args": ({"v": WIRE_VERSION},),
-            "options": {"queue": CONTROL, "expires": interval_s * 0.9, "argsrepr": "<tick>"},
+            "args": ({"v": WIRE_VERSION, "every_s": interval_s},),
+            "options": {"queue": CONTROL, "argsrepr": "<tick>"},
         }
         for name, interval_s in ((TASK_DISPATCH, dispatch_s), (TASK_UPKEEP, upkeep_s))
     }

@@ -1,4 +1,4 @@
-"""What happens around Celery's life: logging, start, fork, dead letters, the pulse of beat."""
+"""What happens around Celery's life: logging, start, queues, fork, the pulse of beat."""
 
 import gc
 from pathlib import Path
@@ -9,7 +9,8 @@ from celery import signals
 
 from app.observe.logging import configure_logging, where
 from config.settings import Settings
-from converge_producer.queues import dead_letter_queue, is_redis
+from converge_producer.queues import is_redis
+from workers.rabbitmq import declare_queues
 
 log = structlog.get_logger()
 
@@ -24,6 +25,8 @@ def connect(settings: Settings) -> None:
     def start(**_: Any) -> None:
         take_logging_over()  # Celery sets logging up only after this
         _build_runtime()
+        if not is_redis(settings.broker_url):
+            declare_queues(settings.broker_url)
 
     def pulse(**_: Any) -> None:
         beat_pulse(settings).touch()
@@ -67,11 +70,11 @@ def _after_fork(**_: Any) -> None:
 
 
 def _ready(sender: Any, **_: Any) -> None:
-    """Say that work is taken; on RabbitMQ make sure that what it gives up on is kept."""
-    app = sender.app
-    if not is_redis(app.conf.broker_url):
-        with app.connection_for_write() as connection:
-            dead_letter_queue().bind(connection.default_channel).declare()
+    """Say that work is taken."""
+    from app.bootstrap import runtime
+    from workers.pulse import begin
+
+    begin(runtime(), sender)
     _collect_seldom()
     log.info("worker_ready", worker=sender.hostname)
 
