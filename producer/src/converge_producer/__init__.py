@@ -12,7 +12,7 @@ from converge_producer.errors import (
 )
 from converge_producer.intent import Intent, from_document, to_document
 from converge_producer.producer import Producer
-from converge_producer.wire import fingerprint, intent_id, validate_intent
+from converge_producer.wire import intent_id, validate_intent
 
 __all__ = [
     "BrokerUnreachable",
@@ -25,7 +25,6 @@ __all__ = [
     "Refusal",
     "Refused",
     "Unreachable",
-    "fingerprint",
     "from_document",
     "intent_id",
     "to_document",

@@ -7,13 +7,15 @@ the way out (`InvalidIntent.under`), so a good intent pays nothing for them.
 import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from converge_producer.errors import InvalidIntent
 
-Check = Callable[[Any], None]
+Check = Callable[[Any], object]
+"""What it returns, such as the value as it was read, is of no account here."""
 
+_FARTHEST_OFFSET = timedelta(hours=16)  # the ledger keeps no other
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _SHOWABLE = re.compile(r"[A-Za-z_][\w-]{0,39}")
 
@@ -74,7 +76,8 @@ def each(check_item: Check, most: int, *, or_one: bool = False) -> Check:
     def check(value: Any) -> None:
         if not isinstance(value, list | tuple):
             if or_one:
-                return check_item(value)
+                check_item(value)
+                return
             raise fail(f"must be a list, not {kind_of(value)}")
         if len(value) > most:
             raise fail(f"must have at most {most} entries")
@@ -83,7 +86,6 @@ def each(check_item: Check, most: int, *, or_one: bool = False) -> Check:
                 check_item(item)
             except InvalidIntent as problem:
                 raise problem.under(f"[{place}]") from None
-        return None
 
     return check
 
@@ -121,8 +123,11 @@ def moment(value: Any) -> datetime:
             raise fail('must be an ISO 8601 time such as "2030-01-31T09:00:00Z"') from None
     else:
         raise fail(f"must be an ISO 8601 string, not {kind_of(value)}")
-    if when.tzinfo is None:
+    offset = when.utcoffset()
+    if offset is None:
         raise fail("must say its UTC offset (an aware datetime), or nobody knows which hour it is")
+    if abs(offset) >= _FARTHEST_OFFSET:
+        raise fail("must lie within 16 hours of UTC, as all clocks on Earth do")
     if not 1970 <= when.year <= 9998:  # beyond these, conversion to UTC overflows
         raise fail("must lie between the years 1970 and 9998")
     return when

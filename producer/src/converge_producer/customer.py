@@ -50,10 +50,6 @@ def _attributes(value: Any) -> None:
         _attribute_name(name)
 
 
-def _moment(value: Any) -> None:
-    moment(value)
-
-
 CUSTOMER_CHECKS: Final[dict[str, Check]] = {
     "ref": reference,
     "name": text(200),
@@ -66,7 +62,7 @@ CUSTOMER_CHECKS: Final[dict[str, Check]] = {
     ),
     "timezone": matching(r"[A-Za-z][A-Za-z0-9_+\-/]*", "an IANA zone such as Europe/Paris", 64),
     "attributes": _attributes,
-    "as_of": _moment,
+    "as_of": moment,
 }
 
 

@@ -77,7 +77,7 @@ class NotTaken(ConvergeError):
         refusals: Sequence[Refusal] = (),
     ) -> None:
         doubt = "; some may have arrived, so repeat with the same keys" if uncertain else ""
-        super().__init__(f"{len(not_taken)} intents not taken, {len(taken)} taken: {reason}{doubt}")
+        super().__init__(f"{_intents(not_taken)} not taken, {len(taken)} taken: {reason}{doubt}")
         self.taken = list(taken)
         self.not_taken = list(not_taken)
         self.reason = reason
@@ -91,8 +91,12 @@ class Refused(ConvergeError):
     def __init__(self, taken: Sequence[UUID], refusals: Sequence[Refusal]) -> None:
         first = refusals[0]
         super().__init__(
-            f"{len(refusals)} intents refused, {len(taken)} taken; "
+            f"{_intents(refusals)} refused, {len(taken)} taken; "
             f"the first: #{first.index} {first.field}: {first.reason}"
         )
         self.taken = list(taken)
         self.refusals = list(refusals)
+
+
+def _intents(some: Sequence[object]) -> str:
+    return "1 intent" if len(some) == 1 else f"{len(some)} intents"

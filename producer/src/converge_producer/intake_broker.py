@@ -6,6 +6,7 @@ from converge_producer.errors import Refusal
 from converge_producer.intake import Chunk
 from converge_producer.publishing import Publisher
 from converge_producer.queues import INTENTS, TASK_ACCEPT
+from converge_producer.tracing import traceparent
 from converge_producer.wire import WIRE_VERSION, encode
 
 
@@ -19,8 +20,10 @@ class BrokerIntake:
 
     def take(self, chunk: Chunk) -> list[Refusal]:
         """Publish one chunk; raises `BrokerUnreachable` within 5 s."""
+        trace = traceparent()
         head = encode(
             {"v": WIRE_VERSION, "chunk": str(uuid4()), "brand": self._brand, "test": self._test}
+            | ({"traceparent": trace} if trace else {})
         )
         # The intents are JSON already: writing them out once is half of the producer's cost.
         payload = f'{head[:-1]},"intents":[{",".join(chunk.packed)}]}}'

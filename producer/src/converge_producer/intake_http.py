@@ -12,6 +12,7 @@ from requests.auth import AuthBase
 
 from converge_producer.errors import Refusal, Unreachable
 from converge_producer.intake import Chunk
+from converge_producer.tracing import traceparent
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 READ_TIMEOUT: Final = 8.0  # seconds; a batch of 500 takes well under one
@@ -46,12 +47,14 @@ class HttpIntake:
     def take(self, chunk: Chunk) -> list[Refusal]:
         """Post one chunk; raises `ApiUnreachable` within seconds."""
         body = "\n".join(chunk.packed).encode() + b"\n"
+        trace = traceparent()
         try:
             answer = self._session().post(
                 self._url,
                 data=body,
                 auth=self._auth,
-                headers={"Content-Type": "application/x-ndjson"},
+                headers={"Content-Type": "application/x-ndjson"}
+                | ({"traceparent": trace} if trace else {}),
                 timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
                 allow_redirects=False,  # a redirected POST loses its body
             )

@@ -44,12 +44,13 @@ class Intent:
     send_after: datetime | str | None = None
     expires_at: datetime | str | None = None
     replaces: str | None = None
+    when_blocked: str | None = None
 
 
 _CONTENT_PARTS: Final = ("subject", "text", "actions", "must_keep", "overrides", "template")
 _PLAIN_PARTS: Final = (
     *("sender", "key", "topic", "kind", "urgency", "campaign", "data", "policy"),
-    *("send_after", "expires_at", "replaces"),
+    *("send_after", "expires_at", "replaces", "when_blocked"),
 )
 
 

@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -20,6 +20,7 @@ import kombu.exceptions
 
 from converge_producer.errors import BrokerUnreachable
 from converge_producer.queues import (
+    DEAD_LETTERS,
     PUBLISH_TIMEOUT,
     dead_letter_queue,
     is_redis,
@@ -30,6 +31,7 @@ from converge_producer.wire import encode
 
 _NO_CANVAS: Final = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 _PERSISTENT: Final = 2
+_NOT_FOUND: Final = 404  # AMQP 0-9-1, 1.2: the reply codes
 _TRYING: Final = PUBLISH_TIMEOUT + 1  # seconds, after which no further host is tried
 
 
@@ -94,6 +96,21 @@ class Publisher:
             raise
         self._give_back(line)
         return ids
+
+    def depths(self) -> dict[str, int]:
+        """Count what waits in each queue, and in that of what was put aside; 0 for what is not
+        there. What a worker holds, or has fetched to hold next, is not counted."""
+        names = (*self._queues, DEAD_LETTERS)
+        line = self._borrow()
+        try:
+            found = line.depths(names)
+        except BaseException as error:
+            line.drop()
+            if isinstance(error, line.errors):
+                raise _unreachable(error, 0, uncertain=False) from error
+            raise
+        self._give_back(line)
+        return found
 
     def close(self) -> None:
         """Close what is open; publishing again opens anew."""
@@ -164,6 +181,24 @@ class _Line:
             retry=False,
             **self._route(queue),
         )
+
+    def depths(self, names: Sequence[str]) -> dict[str, int]:
+        if self._redis:
+            with self._connection.default_channel.client.pipeline(transaction=False) as asking:
+                for name in names:
+                    asking.llen(name)
+                return dict(zip(names, asking.execute(), strict=True))
+        return {name: self._depth(name) for name in names}
+
+    def _depth(self, name: str) -> int:
+        # On a channel of its own: RabbitMQ closes the one that asks for a queue that is not there.
+        with self._connection.channel() as channel:
+            try:
+                return int(channel.queue_declare(name, passive=True).message_count)
+            except self._connection.channel_errors as error:
+                if getattr(error, "code", None) != _NOT_FOUND:
+                    raise
+                return 0
 
     def _route(self, queue: kombu.Queue) -> dict[str, Any]:
         if self._redis:

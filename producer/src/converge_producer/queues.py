@@ -23,8 +23,8 @@ TASK_FEEDBACK: Final = "feedback.read"
 TASK_DISPATCH: Final = "control.dispatch"
 TASK_UPKEEP: Final = "control.upkeep"
 
-DELIVERY_LIMIT: Final = 5  # redeliveries on RabbitMQ before a message is put aside
-DEAD_LETTERS: Final = "dead"  # where RabbitMQ puts them
+DELIVERY_LIMIT: Final = 5  # redeliveries on RabbitMQ; then a chunk is put aside, a hint let go
+DEAD_LETTERS: Final = "dead"  # where RabbitMQ puts chunks that killed their workers
 DEAD_LETTER_EXCHANGE: Final = "converge.dead"
 
 
@@ -49,6 +49,9 @@ TASKS: Final = (
     *(deliver_task(channel) for channel in CHANNELS),
 )
 
+VISIBILITY_TIMEOUT_S: Final = 180
+"""After which Redis gives what a killed worker held to another one. A run that takes longer is run
+a second time beside it, which changes nothing: a repeated chunk or hint finds its work done."""
 PUBLISH_TIMEOUT: Final = 2.0  # seconds; whoever publishes is somebody's web request
 
 
@@ -63,15 +66,28 @@ def task_queues(url: str) -> list[Queue]:
         exchange = Exchange("converge", type="direct")
         return [Queue(name, exchange, routing_key=name) for name in QUEUES]
     exchange = Exchange("converge", type="topic", durable=True)
-    arguments = {
-        "x-queue-type": "quorum",
-        "x-delivery-limit": DELIVERY_LIMIT,
-        "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
-    }
     return [
-        Queue(name, exchange, routing_key=name, durable=True, queue_arguments=arguments)
+        Queue(
+            name, exchange, routing_key=name, durable=True, queue_arguments=_quorum(name == INTENTS)
+        )
         for name in QUEUES
     ]
+
+
+def _quorum(keep: bool) -> dict[str, Any]:
+    """A quorum queue's arguments, which never change: redeclaring it otherwise is an error.
+
+    A chunk is nowhere else, so it is kept whatever happens; hints are in the ledger.
+    """
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+    if not keep:
+        return arguments
+    # Without the strategy, a chunk could be lost on its way to the dead; it needs the overflow.
+    return arguments | {
+        "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
 
 
 def dead_letter_queue() -> Queue:
@@ -85,8 +101,8 @@ def transport_options(url: str) -> dict[str, Any]:
     if not is_redis(url):
         return {"confirm_publish": True}
     return {
-        # Far above the longest run, and the same everywhere: any consumer restores the others'.
-        "visibility_timeout": 900,
+        # Above the longest run, and the same everywhere: any consumer restores the others'.
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
         "socket_timeout": 10,
