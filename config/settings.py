@@ -3,17 +3,21 @@
 import difflib
 import hmac
 import os
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from app.faults import faults
 
 PREFIX = "CONVERGE_"
 SECRET_BYTES = 32
@@ -23,6 +27,20 @@ _FOREIGN = {"BRAND", "URL", "KEY"}
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = re.split(r"[\s,]+", value.strip(" ,\t\n\r"))
+    try:
+        return tuple(map(ip_network, parts))
+    except ValueError:
+        raise ValueError("must be networks such as 192.0.2.0/24, with commas between") from None
+
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
+"""As 192.0.2.0/24, with commas or white space between; a long list fits a file (`_FILE`)."""
 
 
 class SettingsError(Exception):
@@ -60,7 +78,14 @@ class Settings(BaseSettings):
     api_port: Port = 8000
     api_processes: int = Field(1, ge=1)
     api_max_bytes: int = Field(5_000_000, ge=1000)
-    """The longest request body that is read."""
+    """The longest request body that is read; a webhook may be three times as long."""
+    api_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Intents a second that a key may enqueue over HTTP, unless it has a rate of its own."""
+
+    machine_networks: Networks = ()
+    """Networks of mail gateways and scanners: what they fetch, no person did."""
+    prefetch_networks: Networks = ()
+    """Networks that fetch images ahead (Apple's relay): what they open, nobody need have seen."""
 
     flower_host: str = "127.0.0.1"
     flower_port: Port = 5555
@@ -250,18 +275,19 @@ def _from_files(names: list[str]) -> dict[str, Any]:
         if os.environ.get(variable):
             raise SettingsError(f"{variable} and {variable}_FILE are both set; keep one.")
         try:
-            found[name] = Path(path).read_text().strip()
-        except (OSError, ValueError) as error:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
             raise SettingsError(f"{variable}_FILE: {path} cannot be read ({error}).") from error
+        except ValueError as error:
+            raise SettingsError(f"{variable}_FILE: {path} is not text in UTF-8.") from error
     return found
 
 
 def _lines(error: ValidationError) -> list[str]:
     lines = []
-    for each in error.errors(include_url=False, include_input=False):
-        message = each["msg"].removeprefix("Value error, ")
-        variable = f"{PREFIX}{str(each['loc'][0]).upper()}: " if each["loc"] else ""
-        lines.append(f"{variable}{message}")
+    for place, text in faults(error, Settings):
+        variable = f"{PREFIX}{str(place[0]).upper()}: " if place else ""
+        lines.append(f"{variable}{text}")
     return lines
 
 
