@@ -7,8 +7,10 @@ it. The suite does the rest. `HttpCase` is all that an HTTP provider needs to fi
 import json
 import time
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -17,11 +19,15 @@ from app.channels.registry import PROVIDERS
 from app.domain.body import Body, ChatBody
 from app.domain.vocabulary import Channel
 from app.sandbox.mailsink import Faults, Features, MailSink
+from tests.contract.homeserver import Homeserver
 from tests.contract.servers import Answer, Request, ScriptedHttp, free_port
 
 MIME = (
     b"From: store@example.com\r\nTo: ada@example.com\r\nSubject: Order 991\r\n\r\nOn its way.\r\n"
 )
+
+
+GONE, NULL = object(), object()
 
 
 class Situation(Enum):
@@ -90,7 +96,14 @@ class Case(ABC):
 
 
 class HttpCase(Case):
-    """A case over HTTP: fill in the settings and the vendor's ways of saying yes and no."""
+    """A case over HTTP: fill in the settings and the vendor's ways of saying yes and no.
+
+    `reference` is the field of a yes that has the vendor's id. With `instead` set, a vendor that
+    cannot be read answers that in its place (or nothing: `GONE`), and no gibberish.
+    """
+
+    reference: ClassVar[str]
+    instead: object = None
 
     @abstractmethod
     def settings(self, url: str) -> dict[str, object]:
@@ -112,7 +125,7 @@ class HttpCase(Case):
         if not self.knows_us(request):
             return Answer(401)
         match situation:
-            case Situation.REFUSES_BAD_RECIPIENT if self.bad.encode() in request.body:
+            case Situation.REFUSES_BAD_RECIPIENT if self.bad.lstrip("+").encode() in request.body:
                 return self.no_such_recipient(request)
             case Situation.HANGS:
                 return Answer(how="hang")
@@ -126,7 +139,16 @@ class HttpCase(Case):
                 return Answer(body=self.yes(request).body, how="drip_body")
             case Situation.ENDLESS:
                 return Answer(how="endless")
+            case Situation.UNREADABLE if self.instead is not None:
+                return self._misshapen(self.yes(request))
         return _PLAIN.get(situation) or self.yes(request)
+
+    def _misshapen(self, yes: Answer) -> Answer:
+        document = json.loads(yes.body)
+        del document[self.reference]
+        if self.instead is not GONE:
+            document[self.reference] = None if self.instead is NULL else self.instead
+        return replace(yes, body=json.dumps(document).encode())
 
     @contextmanager
     def vendor(self, situation: Situation) -> Iterator[dict[str, object]]:
@@ -167,6 +189,7 @@ _PLAIN = {
 
 class SandboxCase(HttpCase):
     provider = "sandbox"
+    reference = "ref"
     channel = Channel.SMS
     good, bad, sender = "+15550100", "+15550199", "+15550101"
 
@@ -191,6 +214,102 @@ class SandboxCase(HttpCase):
 
     def no_such_recipient(self, _request: Request) -> Answer:
         return Answer(400, b'{"error": "unknown_recipient"}')
+
+
+class TwilioCase(HttpCase):
+    provider = "twilio"
+    reference = "sid"
+    channel = Channel.SMS
+    good, bad, sender = "+15550100", "+15550199", "+15550101"
+    exempt: ClassVar[Mapping[Situation, str]] = {
+        Situation.KNOWN_ALREADY: "Twilio knows no idempotency key: see test_twilio.py",
+    }
+    account_sid = "AC" + "0" * 32
+
+    def settings(self, url: str) -> dict[str, object]:
+        return {
+            "account_sid": self.account_sid,
+            "auth_token": "right",
+            "public_url": "https://converge.example",
+            "url": url,
+        }
+
+    def wrong_credentials(self) -> dict[str, object]:
+        return {"auth_token": "wrong"}
+
+    def body(self) -> Body:
+        return TextBody("Order 991 is on its way")
+
+    def unsendable(self) -> list[Message]:
+        return [
+            Message(91, "key-91", self.good, self.sender, TextBody("\ud800")),
+            Message(92, "key-92", self.good, self.sender, ChatBody("text", "html")),
+        ]
+
+    def knows_us(self, request: Request) -> bool:
+        basic = b64encode(f"{self.account_sid}:right".encode()).decode()
+        return request.headers.get("authorization") == f"Basic {basic}"
+
+    def yes(self, _request: Request) -> Answer:
+        return Answer(201, b'{"sid": "SM00000000000000000000000000000001", "status": "queued"}')
+
+    def no_such_recipient(self, _request: Request) -> Answer:
+        return Answer(400, b'{"code": 21211, "message": "Invalid To", "status": 400}')
+
+
+class MatrixCase(HttpCase):
+    """The situations are the message's own; those of the room are in test_matrix.py."""
+
+    provider = "matrix"
+    reference = "event_id"
+    channel = Channel.CHAT
+    good, bad, sender = "@ada:example.org", "@nobody:example.org", "Store"
+
+    def settings(self, url: str) -> dict[str, object]:
+        return {
+            "url": url,
+            "user": "@converge:example.org",
+            "as_token": "right",
+            "hs_token": "theirs",
+            "room_secret": "a secret for rooms",
+        }
+
+    def wrong_credentials(self) -> dict[str, object]:
+        return {"as_token": "wrong"}
+
+    def body(self) -> Body:
+        return ChatBody("Order 991 is on its way", "<p>Order 991 is on its way</p>")
+
+    def unsendable(self) -> list[Message]:
+        return [
+            Message(91, "key-91", self.good, self.sender, ChatBody("\ud800", "")),
+            Message(92, "key-92", self.good, self.sender, TextBody("Hi")),
+            Message(93, "key-93", self.good, self.sender, self.body(), "slack"),
+            Message(94, "key-94", "ada@example.org", self.sender, self.body()),
+            Message(95, "key-95", "@ada\n:example.org", self.sender, self.body()),
+            Message(96, "key-96", "@\ud800:example.org", self.sender, self.body()),
+            Message(97, "key-97", f"@{'a' * 250}:example.org", self.sender, self.body()),
+        ]
+
+    @contextmanager
+    def vendor(self, situation: Situation) -> Iterator[dict[str, object]]:
+        self.home = Homeserver(strangers=frozenset({self.bad}))
+        with super().vendor(situation) as settings:
+            yield settings
+
+    def answer(self, situation: Situation, request: Request) -> Answer:
+        if "/send/" in request.path or not self.knows_us(request):
+            return super().answer(situation, request)
+        return self.home.answer(request)
+
+    def knows_us(self, request: Request) -> bool:
+        return request.headers.get("authorization") == "Bearer right"
+
+    def yes(self, request: Request) -> Answer:
+        return self.home.answer(request)
+
+    def no_such_recipient(self, _request: Request) -> Answer:
+        raise AssertionError("the bad recipient has no room to send to")
 
 
 class SmtpCase(Case):
@@ -269,4 +388,11 @@ class SmtpChunkingCase(SmtpCase):
     features: ClassVar[dict[str, object]] = {"chunking": True}
 
 
-CASES: tuple[type[Case], ...] = (SandboxCase, SmtpCase, SmtpPlainCase, SmtpChunkingCase)
+CASES: tuple[type[Case], ...] = (
+    SandboxCase,
+    TwilioCase,
+    MatrixCase,
+    SmtpCase,
+    SmtpPlainCase,
+    SmtpChunkingCase,
+)

@@ -1,6 +1,7 @@
 """The contract suite is worth what it covers."""
 
 from app.channels.registry import PROVIDERS
+from app.domain.vocabulary import Channel
 from tests.contract.case import CASES, Situation
 from tests.contract.test_contract import EXPECTED
 
@@ -18,3 +19,9 @@ def test_an_exemption_has_a_reason() -> None:
     for case in CASES:
         assert all(case.exempt.values())
         assert len(case.exempt) < len(Situation) / 2
+
+
+def test_a_provider_of_chat_alone_names_the_services_that_it_reaches() -> None:
+    for name, provider in PROVIDERS.items():
+        if provider.traits.channels <= {Channel.CHAT, Channel.SOCIAL}:
+            assert provider.traits.services, f"{name} would be given addresses at any service"

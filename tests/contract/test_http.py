@@ -20,10 +20,15 @@ from app.channels.contract import (
     Retryable,
     TextBody,
 )
-from app.channels.http import LONGEST_RETRY_AFTER, outcome_of_status, retry_after
+from app.channels.http import (
+    LONGEST_RETRY_AFTER,
+    HttpRequest,
+    outcome_of_status,
+    retry_after,
+)
 from app.channels.sandbox import SandboxProvider, SandboxSettings
 from app.domain.vocabulary import Channel
-from tests.contract.servers import Answer, Request, ScriptedHttp
+from tests.contract.servers import Answer, Request, ScriptedHttp, free_port
 
 TAKEN = Answer(body=b'{"ref": "r"}')
 
@@ -158,6 +163,96 @@ def test_a_message_has_its_own_time_within_the_batch() -> None:
     ) as (_, provider):
         outcomes = _send(provider, 3, seconds=60)
     assert outcomes == [Ambiguous("http_deadline"), Accepted("r"), Accepted("r")]
+
+
+class _Asking(SandboxProvider):
+    """Asks `vendor` twice before each message."""
+
+    vendor: str
+
+    def build(self, message: Message) -> HttpRequest:
+        request = super().build(message)
+        for number in range(2):
+            reply = self.ask(HttpRequest(f"{self.vendor}/ask/{number}", b"", {}, "GET"))
+            if reply.status != 200:
+                raise self.unwelcome(reply)
+        return request
+
+
+@contextmanager
+def _asking(
+    answer: Callable[[Request], Answer], **own: object
+) -> Iterator[tuple[ScriptedHttp, _Asking]]:
+    with ScriptedHttp(answer).running() as server:
+        settings = SandboxSettings.model_validate({"url": server.url, "secret": "s3cret", **own})
+        provider = _Asking("account", Channel.SMS, settings)
+        provider.vendor = server.url
+        try:
+            yield server, provider
+        finally:
+            provider.close()
+
+
+def test_what_comes_before_a_message_goes_on_the_same_connection() -> None:
+    with _asking(lambda _: TAKEN) as (server, provider):
+        assert _send(provider, 1) == [Accepted("r")]
+        assert [one.path.rpartition("/")[2] for one in server.requests] == ["0", "1", "sms"]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer(how="hang"), Retryable("http_deadline")),
+        (Answer(body=b"x" * 100, how="drip_body"), Retryable("http_deadline")),
+        (Answer(how="drop"), Retryable("http_connection_lost")),
+        (Answer(body=b"x" * 100, how="half"), Retryable("http_connection_lost")),
+        (Answer(204), Retryable("http_204_unreadable")),
+        (Answer(302), Rejected("http_302", Blame.ACCOUNT)),
+        (Answer(401), Rejected("http_401", Blame.ACCOUNT)),
+        (Answer(409), Retryable("http_409")),
+        (Answer(429, headers={"Retry-After": "7"}), RateLimited(7, "http_429")),
+        (Answer(502), Retryable("http_502")),
+    ],
+)
+def test_what_comes_before_a_message_is_no_message(answer: Answer, expected: Outcome) -> None:
+    def vendor(request: Request) -> Answer:
+        return answer if request.path.endswith("/ask/1") else TAKEN
+
+    with _asking(vendor, total_timeout=0.5) as (server, provider):
+        assert _send(provider, 1) == [expected]
+        # Its thread is free again, and has not gone on to the message.
+        provider.close()
+        assert not [one for one in server.requests if one.method == "POST"]
+
+
+def test_a_message_that_is_lost_after_what_came_before_is_ambiguous() -> None:
+    def vendor(request: Request) -> Answer:
+        return TAKEN if "/ask/" in request.path else Answer(how="drop")
+
+    with _asking(vendor) as (_, provider):
+        assert _send(provider, 1) == [Ambiguous("http_connection_lost")]
+
+
+def test_a_message_and_what_comes_before_share_its_time() -> None:
+    def vendor(_request: Request) -> Answer:
+        time.sleep(0.3)
+        return TAKEN
+
+    with _asking(vendor, total_timeout=0.8) as (_, provider):
+        assert _send(provider, 1) == [Ambiguous("http_deadline")]
+
+
+def test_a_message_that_cannot_connect_after_what_came_before_is_retryable() -> None:
+    with _asking(lambda _: TAKEN) as (server, provider):
+        provider._url = f"http://127.0.0.1:{free_port()}/"
+        assert _send(provider, 1) == [Retryable("http_connect_failed")]
+        assert len(server.requests) == 2
+
+
+def test_asking_is_for_building_alone() -> None:
+    with _asking(lambda _: TAKEN) as (_, provider), pytest.raises(RuntimeError):
+        provider.ask(HttpRequest("http://127.0.0.1:9/", b""))
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,21 @@
 """The mail sink as a program: demo, fault tests and benchmarks start it so."""
 
+import gc
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from app.channels.contract import Accepted, Ambiguous, EmailBody, Message, Retryable
 from app.channels.email.smtp import SmtpProvider
 from app.channels.email.smtp_pool import SmtpSettings
 from app.domain.vocabulary import Channel
+from app.sandbox.mailsink import MailSink
 
 MIME = (
     b"Subject: hello\r\nMessage-ID: <%d@example.com>\r\nx-converge-delivery: %d\r\n\r\n"
@@ -63,3 +66,15 @@ def test_faults_are_given_on_the_command_line() -> None:
         outcomes = _send(port, 8)
     assert outcomes[3] == Retryable("smtp_451_4.2.1")
     assert any(isinstance(outcome, Ambiguous) for outcome in outcomes)
+
+
+def test_it_ends_well_while_clients_come() -> None:
+    """Who was being accepted is closed, too: what stays open is found by the collector."""
+    for _ in range(20):
+        with ExitStack() as clients:
+            with MailSink().running() as sink:
+                for _ in range(20):
+                    client = clients.enter_context(closing(socket.socket()))
+                    client.setblocking(False)
+                    client.connect_ex(("127.0.0.1", sink.port))
+            gc.collect()

@@ -42,10 +42,12 @@ def test_a_default_stands_in_for_an_unset_variable() -> None:
         ({"provider": "pigeon"}, "provider", "smtp"),
         ({"channel": "sms"}, "channel", "email"),
         ({"channel": "post"}, "channel", "'email'"),
-        ({"rate": 0}, "rate", "greater than 0"),
-        ({"weight": "many"}, "weight", "integer"),
-        ({"hots": "x"}, "hots", "no such setting"),
-        ({"port": 99999}, "port", "65535"),
+        ({"rate": 0}, "rate", "must be more than 0"),
+        ({"weight": "many"}, "weight", "must be a whole number"),
+        ({"hots": "x"}, "hots", "is not known here; did you mean host?"),
+        ({"wieght": 3}, "wieght", "did you mean weight?"),
+        ({"zzz": 3}, "zzz", "known are ca_file, channel, chunking, "),
+        ({"port": 99999}, "port", "must be 65535 or less"),
         ({"password": "env:UNSET_PASSWORD"}, "password", "UNSET_PASSWORD"),
         ({"tls": "none"}, "settings", "starttls"),
         ({"ca_file": "/nowhere/ca.pem"}, "ca_file", "file"),
@@ -61,6 +63,29 @@ def test_a_mistake_is_named_with_account_field_and_way_out(
     assert caught.value.field == field
     assert way_out in str(caught.value)
     assert "hush-hush" not in str(caught.value)
+
+
+def test_every_fault_of_every_account_is_told_at_once() -> None:
+    with pytest.raises(InvalidAccount) as caught:
+        build_accounts(
+            {
+                "relay-1": {**RELAY, "rate": 0, "port": 0, "hots": "x", "password": "hush-hush"},
+                "texts": {"channel": "sms", "provider": "twilio", "account_sid": "x"},
+                "rate": 3,
+            }
+        )
+    assert str(caught.value).splitlines() == [
+        "providers.toml: [relay-1] rate: must be more than 0",
+        "providers.toml: [relay-1] port: must be 1 or more",
+        "providers.toml: [relay-1] hots: is not known here; did you mean host?",
+        (
+            "providers.toml: [texts] account_sid: must be AC and 32 characters of 0-9 and a-f, "
+            "as the console shows it"
+        ),
+        "providers.toml: [texts] auth_token: is missing",
+        "providers.toml: [texts] public_url: is missing",
+        "providers.toml: [rate]: must be a table, with the settings of an account in it",
+    ]
 
 
 def test_a_name_must_fit_queues_and_urls() -> None:

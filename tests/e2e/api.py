@@ -12,9 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api import create
-from app.usecases.apply import apply
-from app.usecases.feedback import read_feedback
-from app.usecases.keys import create_key
+from app.api.connection import BoundedHttp
+from app.usecases.hearing.feedback import read_feedback
+from app.usecases.operating.apply import apply
+from app.usecases.operating.keys import create_key
 from tests.store.conftest import DECLARED, House, house, intent, sink
 
 __all__ = ["MAX_BYTES", "Site", "house", "intent", "serving", "sink", "site"]
@@ -37,7 +38,7 @@ class Site:
         if key != "":
             headers.setdefault("Authorization", f"Bearer {key or self.key}")
         return requests.request(
-            method, self.url + path, headers=headers, timeout=20, allow_redirects=False, **more
+            method, self.url + path, headers=headers, timeout=60, allow_redirects=False, **more
         )
 
     def get(self, path: str, **more: Any) -> Any:
@@ -70,13 +71,17 @@ class Site:
         return create_key(self.house.runtime, "other")
 
     def read_feedback(self) -> dict[str, int]:
+        """Read the inbox, a moment after what was fetched has come in."""
+        self.house.execute("UPDATE inbox SET due_at = now() WHERE due_at > now() AND tries = 0")
         return read_feedback(self.house.runtime)
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, http: type[BoundedHttp] = BoundedHttp) -> Iterator[str]:
     """Serve an application on a free port until the block ends; yield its URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, http=http, log_config=None, access_log=False
+    )
     server = uvicorn.Server(config)
     socket = config.bind_socket()
     started = threading.Event()

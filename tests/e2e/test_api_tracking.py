@@ -16,7 +16,7 @@ from app.api import create
 from app.content.layout import PAGE_CSP
 from app.domain.tokens import Purpose
 from app.store.session import make_engine
-from app.usecases.decide import decide_intents
+from app.usecases.deciding.decide import decide_intents
 from tests.e2e.api import Site, intent, serving
 from tests.e2e.conftest import wait_for
 
@@ -97,13 +97,28 @@ def test_an_open_marks_it_seen_and_cancels_the_next_channel(site: Site) -> None:
 
 def test_a_click_leads_where_the_message_says(site: Site) -> None:
     links = mailed(site)
+    where = site.fetch(links["c0"]).headers["Location"]
+    assert where == "https://shop.example/terms?q=Ada%20%26%20Co"
+    wait_kept(site, 1)
+    assert site.house.rows("SELECT due_at > received_at FROM inbox")[0][0], "it waits for others"
+    site.read_feedback()
+    assert state(site, links) == ("seen", "clicked")
+
+
+def test_who_follows_all_links_at_once_is_no_person(site: Site) -> None:
+    links = mailed(site)
     assert targets(site, links) == {
         "https://shop.example/t/991?a=1&b=2",
         "https://shop.example/terms?q=Ada%20%26%20Co",
     }
-    wait_kept(site, 2)
+    site.fetch(links["o"])
+    wait_kept(site, 3)
     site.read_feedback()
-    assert state(site, links) == ("seen", "clicked")
+    assert state(site, links) == ("open", None)
+    shown = site.get(f"/v1/intents/{links['intent']}").json()
+    assert {(one["type"], one["reason"]) for one in shown["events"]} == {
+        ("opened_by_machine", "burst")
+    }
 
 
 def test_nothing_a_request_carries_changes_where_a_link_leads(site: Site) -> None:
@@ -137,6 +152,15 @@ def test_a_token_opens_its_own_door_alone(site: Site) -> None:
     assert site.fetch(f"/c/{gone}").status_code == 404
 
 
+def test_who_was_erased_is_told_so_by_the_links_of_messages(site: Site) -> None:
+    links = mailed(site)
+    assert site.call("DELETE", "/v1/customers/ada").status_code == 204
+    for name in ("m", "c0"):
+        answer = site.fetch(links[name])
+        assert (answer.status_code, "has been erased" in answer.text) == (410, True)
+        assert "newer message" not in answer.text
+
+
 def test_old_and_bad_links_get_a_plain_page_and_pixels_a_picture(site: Site) -> None:
     mailed(site)
     signer = site.house.runtime.words.signer
@@ -147,7 +171,8 @@ def test_old_and_bad_links_get_a_plain_page_and_pixels_a_picture(site: Site) -> 
         assert answer.headers["Content-Type"].startswith("text/html")
         assert "expired" in answer.text
         assert old not in answer.text
-        assert site.fetch(f"/{purpose}/nonsense").status_code == 404
+        nowhere = site.call("GET", f"/{purpose}/x", key="", headers={"Accept-Language": "de"})
+        assert (nowhere.status_code, "Dieser Link führt ins Leere" in nowhere.text) == (404, True)
     for token in (signer.sign(Purpose.OPEN, 1, 0, NOW - timedelta(days=1)), "nonsense"):
         answer = site.fetch(f"/o/{token}")
         assert (answer.status_code, answer.content[:3]) == (200, b"GIF")

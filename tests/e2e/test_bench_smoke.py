@@ -16,17 +16,24 @@ RATIOS = {
     "tick_1m_vs_1k",
     "limit_peak",
     "limit_used",
+    "hooks_kept_vs_bare",
+    "vendor_vs_bare_pool",
 }
 RATES = {
     "delivered_per_s",
     "intake_producer_per_s",
     "intake_http_per_s",
     "urgent_p95_s",
+    "hooks_kept_per_s",
+    "hooks_read_per_s",
+    "vendor_in_air",
+    "decisions_per_s",
     "worker_rss_growth",
 }
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_quick_run_writes_every_figure(tmp_path: Path) -> None:
     output = tmp_path / "results.json"

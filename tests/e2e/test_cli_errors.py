@@ -1,10 +1,10 @@
 """What the commands say when something around them is wrong: a line or two, with the way out."""
 
+import json
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -50,7 +50,7 @@ def empty(postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) ->
         "apply --yes",
         "migrate",
         "pause --channel sms --reason x",
-        f"status {uuid4()}",
+        "status 0f8fad5b-d9cb-469f-a165-70867728950e",
     ],
 )
 def test_without_servers_each_command_says_how_to_have_them(
@@ -80,7 +80,7 @@ def test_wrong_settings_are_named(in_process: Inside, monkeypatch: pytest.Monkey
     )
     monkeypatch.delenv("CONVERGE_API_PORTS")
     monkeypatch.setenv("CONVERGE_API_PORT", "many")
-    assert "CONVERGE_API_PORT: " in in_process("up")[2]
+    assert "CONVERGE_API_PORT: must be a whole number" in in_process("up")[2]
 
 
 def test_a_ledger_that_does_not_answer(in_process: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_from_an_empty_database_to_a_house_in_order(in_process: Inside, empty: s
     assert "✗ ledger" in in_process("doctor")[1]
 
     assert in_process("migrate")[1].startswith("Done: ")
-    assert in_process("migrate")[1] == "Nothing to do.\n"
+    assert in_process("migrate")[1].startswith("Nothing to do: the ledger is at schema 0")
     status, _, errors = in_process("enqueue", "examples/intents.jsonl")
     assert status == 2
     assert "`converge apply`" in errors
@@ -140,6 +140,28 @@ def test_wrong_declarations_are_told_by_place(in_process: Inside, empty: str, co
     assert "is not TOML" in in_process("apply", "--yes")[2]
 
 
+def test_a_channel_whose_accounts_are_the_sandboxs_alone_is_told_beside_a_live_one(
+    in_process: Inside, config: Path
+) -> None:
+    with (config / "providers.toml").open("a") as providers:
+        providers.write(
+            '[gateway]\nchannel = "sms"\nprovider = "sandbox"\n'
+            'url = "http://127.0.0.1:1"\nsecret = "s"\n'
+        )
+    told = "no account is declared for email, but for the sandbox, where live messages never go"
+    status, output, _ = in_process("policies", "check")
+    assert status == 1
+    assert f"bad email-only\n    step 1: {told}; add one to providers.toml\n" in output
+    assert f"\n    steps 2 and 3: {told}; add" in output.partition("bad urgent")[2]
+    assert "ok  sms-only\n" in output
+    findings = json.loads(in_process("doctor", "--json")[1])
+    (channels,) = (one for one in findings if one["what"] == "channels")
+    assert channels["state"] == "note"
+    assert "no account is declared for chat, email" in channels["text"]
+    assert "email-only" in channels["text"]
+    assert "sms-only" not in channels["text"]
+
+
 def test_a_policy_that_can_never_see_is_told(in_process: Inside, config: Path) -> None:
     assert in_process("policies", "check")[0] == 0
     brands = config / "brands.toml"
@@ -152,6 +174,7 @@ def test_a_policy_that_can_never_see_is_told(in_process: Inside, config: Path) -
 
     providers = config / "providers.toml"
     providers.write_text(providers.read_text().replace('channel = "chat"', 'channel = "social"'))
-    assert "no account serves chat" in in_process("policies", "check")[1]
+    output = in_process("policies", "check")[1]
+    assert "step 2: no account is declared for chat; add one to providers.toml" in output
     providers.write_text('[relay]\nchannel = "email"\nprovider = "smtpd"\n')
     assert in_process("policies", "check")[2].startswith("Error: providers.toml: [relay] provider:")

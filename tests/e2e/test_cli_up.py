@@ -1,5 +1,6 @@
 """`converge up`: everything starts, works, stops without a trace, and finds its data again."""
 
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -7,7 +8,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import open_folder, run_converge, running, wait_for
+from tests.e2e.conftest import ROOT, open_folder, run_converge, running, wait_for
+
+
+def _declarations_alone(folder: Path) -> Path:
+    """What CONVERGE_CONFIG_DIR must hold, and nothing of ours that is code."""
+    folder.mkdir()
+    for name in ("brands.toml", "policies.toml", "providers.toml"):
+        shutil.copy(ROOT / "config" / name, folder)
+    shutil.copytree(ROOT / "config/templates", folder / "templates")
+    return folder
 
 
 @pytest.mark.timeout(300)
@@ -32,7 +42,8 @@ def test_a_stop_leaves_no_process_and_a_second_start_finds_the_data() -> None:
             assert first.stop(signal.SIGTERM) == 0
             assert "Stopped." in first.output.read_text()
             assert [one for one in family if one.is_running() and one.status() != "zombie"] == []
-        with running(folder) as second:
+        config = _declarations_alone(folder / "config")
+        with running(folder, CONFIG_DIR=config) as second:
             assert second.key == key
             assert second.addresses == ports, "links that were sent still lead here"
             assert second.intent(verdict["id"], customer="kept"), "key and data are there"

@@ -12,12 +12,13 @@ from sqlalchemy import Engine, text
 from app.bootstrap import build
 from app.domain.states import DELIVERY_MOVES, INTENT_MOVES
 from app.sandbox.mailsink import MailSink
-from app.usecases.accept import Submission, Verdict, accept
-from app.usecases.apply import BrandWish, Declared, apply
-from app.usecases.decide import decide_intents
-from app.usecases.deliver import Hand, deliver
-from app.usecases.dispatch import dispatch
+from app.usecases.deciding.decide import decide_intents
+from app.usecases.delivering.deliver import Hand, deliver
+from app.usecases.delivering.dispatch import dispatch
 from app.usecases.hints import Hints
+from app.usecases.intake.accept import accept
+from app.usecases.intake.submission import Submission, Verdict
+from app.usecases.operating.apply import BrandWish, Declared, apply
 from app.usecases.runtime import Runtime
 from config.settings import Settings
 
@@ -76,6 +77,10 @@ class KeptHints(Hints):
         self.deliveries: list[tuple[str, str, str, list[int]]] = []
         self.decisions: list[UUID] = []
         self.inbox = 0
+        self.in_broker: dict[str, int] | None = None
+
+    def depths(self) -> dict[str, int] | None:
+        return self.in_broker
 
     def deliver(self, channel: str, lane: str, batches: Any) -> None:
         self.deliveries += [(channel, lane, account, list(ids)) for account, ids in batches]

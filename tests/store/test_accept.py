@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from app.usecases.accept import Submission, Verdict, accept
-from app.usecases.apply import apply
-from app.usecases.customers import delete_customer
+from app.usecases.intake.accept import accept
+from app.usecases.intake.submission import Submission, Verdict
+from app.usecases.operating.apply import apply
+from app.usecases.people.erasing import erase
 from tests.store.conftest import DECLARED, House, customer, intent
 from tests.store.interleaving import side_by_side
 
@@ -23,6 +24,7 @@ def ada(house: House) -> House:
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"colour": "red"}, "colour", "invalid"),
+    ({"key": "r4", "replaces": "r4"}, "replaces", "invalid"),
     ({"sender": "nobody"}, "sender", "unknown_sender"),
     ({"topic": "gossip"}, "topic", "unknown_topic"),
     ({"policy": "hope"}, "policy", "unknown_policy"),
@@ -91,14 +93,14 @@ def test_what_is_no_intent_at_all_is_refused_and_kept(ada: House, document: Any)
     assert ada.rows("SELECT document FROM refusals")[0].document == document
 
 
-def test_a_rehearsal_never_takes_the_place_of_the_real_thing(ada: House) -> None:
-    [rehearsed] = ada.accept(intent(key="991"), test=True)
-    [real] = ada.accept(intent(key="991"))
-    assert (rehearsed.status, real.status) == ("refused", "accepted"), "no sandbox is configured"
-    assert rehearsed.id != real.id
+def test_a_test_intent_never_takes_the_place_of_a_live_one(ada: House) -> None:
+    [tested] = ada.accept(intent(key="991"), test=True)
+    [live] = ada.accept(intent(key="991"))
+    assert (tested.status, live.status) == ("refused", "accepted"), "no sandbox is configured"
+    assert tested.id != live.id
 
 
-def test_a_rehearsal_changes_no_live_customer(ada: House) -> None:
+def test_a_test_intent_changes_no_live_customer(ada: House) -> None:
     ada.accept(intent(customer("ada", email="open@sandbox.example", name="X")), test=True)
     ada.accept(intent(customer("eve", email="open@sandbox.example")), test=True)
     ada.accept(intent(customer("eve", email="bounce@sandbox.example")), test=True)
@@ -123,7 +125,7 @@ def test_what_stands_twice_in_a_chunk_shares_the_fate_of_the_first(house: House)
 def test_a_fault_of_ours_refuses_one_intent_and_loses_none(
     ada: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.usecases import accept as module
+    from app.usecases.intake import accept as module
 
     def faulty(situation: Any, now: Any) -> Any:
         if situation.campaign == "trips":
@@ -288,7 +290,7 @@ def test_a_customer_removed_meanwhile_spoils_no_chunk(ada: House, database_url: 
         ada.runtime.engine,
         database_url,
         accept=lambda: verdicts.extend(ada.accept(*documents)),
-        remove=lambda: delete_customer(ada.runtime, brand, "ada", "test"),
+        remove=lambda: erase(ada.runtime, brand, "ada", "test"),
     ) as both:
         both.go("accept", "INSERT INTO intents")
         assert both.go("remove")

@@ -1,12 +1,21 @@
 """Deliver and settle: every kind of answer, over real SMTP, and what the ledger makes of it."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from app.channels.registry import build_accounts
+from app.domain.body import Body, ChatBody, EmailBody, TextBody
+from app.domain.outcome import Blame, Retryable
 from app.sandbox.mailsink import MailSink
 from app.sandbox.mailsink_protocol import Faults
-from tests.store.conftest import House, customer, intent
+from app.usecases.operating.apply import Declared, apply
+from app.usecases.telling.plain import because
+from tests.contract.case import MatrixCase
+from tests.contract.homeserver import Homeserver
+from tests.contract.servers import ScriptedHttp
+from tests.store.conftest import DECLARED, House, customer, intent, policy
 
 
 def faults(sink: MailSink, **faulty: object) -> None:
@@ -180,3 +189,65 @@ def test_what_waits_when_its_intent_expires_is_expired_too(house: House) -> None
     assert house.states() == {"expired": 1}
     [row] = house.rows("SELECT state FROM intents")
     assert row.state == "expired"
+
+
+@pytest.mark.parametrize(("blame", "counted"), [(Blame.RECIPIENT, False), (Blame.ACCOUNT, True)])
+def test_what_is_one_customers_fault_is_not_the_accounts(
+    house: House, monkeypatch: pytest.MonkeyPatch, blame: Blame, counted: bool
+) -> None:
+    relay = house.runtime.accounts["relay"].provider
+    monkeypatch.setattr(relay, "send", lambda batch, _: [Retryable("locked", blame) for _ in batch])
+    house.accept(*(intent(customer(f"c{n}")) for n in range(20)))
+    assert house.run() == {"retry": 20}
+    errors = house.runtime.health.health(["relay"])["relay"].errors
+    assert errors > 0.5 if counted else errors == 0.0
+
+
+def test_another_message_of_a_ledger_that_was_reset_is_another_one(house: House) -> None:
+    """Numbers come again, as they do after a restored dump; what knows the old ones must not say
+    that it has this message already."""
+    home = Homeserver()
+    apply(house.runtime, Declared(DECLARED.brands, {"chat": policy("chat", (["chat"], None))}))
+    with ScriptedHttp(home.answer).running() as server:
+        table: dict[str, object] = {
+            **MatrixCase().settings(server.url),
+            "channel": "chat",
+            "provider": "matrix",
+        }
+        made = build_accounts({"matrix": table})
+        accounts = {**house.runtime.accounts, **made}
+        house.runtime = replace(house.runtime, accounts=accounts)
+        for key in ("first", "second"):
+            house.execute("TRUNCATE intents, deliveries RESTART IDENTITY CASCADE")
+            ada = {"ref": "ada", "chat": "matrix:@ada:example.org"}
+            house.accept(intent(ada, policy="chat", key=key))
+            assert house.run() == {"sent": 1}
+            assert [row.id for row in house.rows("SELECT id FROM deliveries")] == [1]
+        made["matrix"].provider.close()
+    assert len(home.events) == 2
+
+
+def test_a_body_longer_than_the_provider_takes_fails_alone_and_is_never_tried(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = type(house.runtime.accounts["relay"].provider)
+    monkeypatch.setattr(provider, "traits", replace(provider.traits, max_bytes=20_000))
+    long = {"subject": "Terms", "text": "All of our terms. " * 2000}
+    house.accept(intent(customer("ada")), intent(customer("bob"), content=long))
+    assert house.run() == {"sent": 1, "rejected": 1}
+    assert [one.recipients for one in house.sink.messages] == [("ada@example.com",)]
+    [failed] = house.rows("SELECT reason FROM deliveries WHERE state = 'failed'")
+    assert failed.reason == "body_too_big"
+    assert because(failed.reason) == " (it is longer than its provider takes)"
+
+
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [
+        (EmailBody(b"Subject: \xc3\xa9\r\n\r\n"), 15),
+        (TextBody("\u20ac5"), 4),
+        (ChatBody("\u00e9", "<b>\u00e9</b>"), 11),
+    ],
+)
+def test_a_body_knows_its_size(body: Body, size: int) -> None:
+    assert body.size == size

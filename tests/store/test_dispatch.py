@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from app.channels.registry import Account
-from app.usecases.control import Operator, Target, pause, resume
+from app.usecases.operating.backlog import queue_state
+from app.usecases.operating.control import Operator, Target, pause, resume
 from tests.store.conftest import House, customer, intent
 
 OPERATOR = Operator("grace", "the relay is being repaired")
@@ -64,10 +65,15 @@ def test_a_paused_account_s_work_goes_by_another_one(two: House) -> None:
     assert {row[0] for row in two.rows("SELECT account FROM deliveries")} == {"other"}
 
 
-def test_what_a_paused_account_has_tried_waits_and_holds_nobody_up(two: House) -> None:
+def test_what_a_paused_account_may_have_taken_waits_and_holds_nobody_up(two: House) -> None:
     with_accounts(two, replace(two.runtime.accounts["other"], rate=10.0))
     two.accept(*(intent(customer(f"c{n}"), campaign="tried") for n in range(30)))
     two.execute("UPDATE deliveries SET account = 'relay', attempts = 1")
+    two.execute(
+        "INSERT INTO attempts (delivery_id, claim_token, number, account, outcome, started_at,"
+        " finished_at) SELECT id, gen_random_uuid(), 1, account, 'ambiguous', now(), now()"
+        " FROM deliveries"
+    )
     two.accept(*(intent(customer(f"n{n}"), campaign="new") for n in range(10)))
     pause(two.runtime, Target(account="relay"), OPERATOR)
     two.tick()
@@ -107,3 +113,48 @@ def test_an_urgent_hint_of_the_dispatcher_is_as_small_as_any(house: House) -> No
     resume(house.runtime, Target(account="relay"), OPERATOR)
     house.tick()
     assert [len(ids) for *_, ids in house.hints.deliveries] == [20, 10]
+
+
+@pytest.mark.parametrize("urgency", ["urgent", "normal"])
+def test_what_nobody_takes_is_seen_to_wait_however_often_it_is_hinted(
+    house: House, urgency: str
+) -> None:
+    house.accept(intent(customer(), urgency=urgency))
+    if urgency == "normal":
+        house.execute("UPDATE deliveries SET due_at = due_at - interval '90 seconds'")
+        house.tick()
+    ages = []
+    for _ in range(3):
+        # The hint counts as lost half a minute later.
+        house.execute("""UPDATE deliveries SET due_at = due_at - interval '60 seconds',
+                                due_since = due_since - interval '60 seconds'""")
+        house.tick()
+        [lane] = queue_state(house.runtime)["lanes"]
+        assert (lane["lane"], lane["hinted"], lane["due"]) == (urgency, 1, 0)
+        ages.append(lane["oldest_due_s"])
+    since = 0 if urgency == "urgent" else 90
+    for n, age in enumerate(ages, 1):
+        assert since + 60 * n <= age < since + 60 * n + 30
+
+
+@pytest.mark.parametrize(
+    ("pace", "rate", "sizes"),
+    [
+        (None, None, [200, 200, 50]),
+        (60, None, [60] * 7 + [30]),
+        (399, None, [200, 200, 50]),
+        (1_000, None, [400, 50]),
+        (1_000, 1_200.0, [300, 150]),
+    ],
+)
+def test_a_hint_holds_what_an_account_does_within_a_second(
+    house: House, pace: int | None, rate: float | None, sizes: list[int]
+) -> None:
+    if pace is not None:
+        house.runtime.health.after_batch(
+            "relay", ok=pace, failed=0, account_rejected=False, seconds=1.0
+        )
+    with_accounts(house, replace(house.runtime.accounts["relay"], rate=rate))
+    house.accept(*(intent(customer(f"c{n}")) for n in range(450)))
+    house.tick()
+    assert [len(ids) for _, _, _, ids in house.hints.deliveries] == sizes

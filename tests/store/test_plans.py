@@ -1,9 +1,36 @@
 """What Postgres does for our statements when its statistics are older than the rows."""
 
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
-from app.store import deliveries
+from sqlalchemy import Connection, event
+
+from app.domain.settlement import ALONE_AFTER_LOSSES
+from app.store import cancelling, deliveries, lanes, reports
 from tests.store.conftest import House, customer, intent
+
+
+def plans(house: House, act: Callable[[Connection], object]) -> list[str]:
+    """How Postgres does what `act` asks of it, with tables that are too long to be read whole."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    with house.runtime.engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        act(connection)
+        event.remove(connection, "before_cursor_execute", note)
+        connection.rollback()
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        return [
+            "\n".join(
+                row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+            )
+            for statement, parameters in asked
+            if not statement.startswith("SET ")
+        ]
 
 
 def test_a_claim_reads_its_own_rows_alone(house: House) -> None:
@@ -12,7 +39,41 @@ def test_a_claim_reads_its_own_rows_alone(house: House) -> None:
     house.accept(*(intent(customer(f"c{number}")) for number in range(50)))
     house.tick()
     ids = [row.id for row in house.rows("SELECT id FROM deliveries WHERE state = 'queued'")]
-    parameters = {"ids": ids[:20], "account": "relay", "token": uuid4(), "lease": 60.0}
-    for statement in (deliveries._CLAIM, deliveries._END_UNCLAIMABLE):
-        plan = "\n".join(row[0] for row in house.rows("EXPLAIN " + statement, **parameters))
+
+    def claim(connection: Connection) -> None:
+        # One that is not there: then is looked for what can be claimed no more.
+        deliveries.claim(connection, [*ids[:20], 0], "relay", uuid4(), 60.0)
+
+    found = plans(house, claim)
+    assert len(found) == 2
+    for plan in found:
+        assert "deliveries_pkey" in plan
         assert "deliveries_queued" not in plan
+        assert "Seq Scan on deliveries" not in plan
+
+
+def test_a_campaign_is_found_among_all_that_is_open(house: House) -> None:
+    """One statement must not walk over all others until it has found the few."""
+    marks = {"sender_id": None, "channel": None, "account": None, "campaign": "spring"}
+
+    def cancel(connection: Connection) -> None:
+        for brand_id in (1, None):
+            list(cancelling.intents_to_end(connection, 100, brand_id=brand_id, **marks))  # type: ignore[arg-type]
+
+    def look(connection: Connection) -> None:
+        reports.intents_of_brand(connection, 1, campaign="spring", limit=10)
+
+    for plan in [*plans(house, cancel), *plans(house, look)]:
+        assert "on intents_campaign" in plan or "using intents_campaign" in plan
+        assert "Sort" not in plan
+
+
+def test_suspects_are_found_by_the_index_of_their_own(house: House) -> None:
+    """It holds those that have lost `ALONE_AFTER_LOSSES` workers, and the statement asks for them
+    in the index's own words: were one of them another, all that is planned would be read."""
+    [index] = house.rows("SELECT pg_get_indexdef('deliveries_suspects'::regclass) AS definition")
+    assert f"losses >= {ALONE_AFTER_LOSSES}" in index.definition
+    [plan] = plans(house, lambda asking: lanes.next_suspect(asking, "email", test=False))
+    assert plan.count("deliveries_suspects") == 2, "those that wait, and whether one is out"
+    assert "deliveries_planned" not in plan
+    assert "Seq Scan on deliveries" not in plan

@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from app.channels.contract import Accepted, Outcome
-from app.store.inbox import TRACKING, put_inbox
-from app.usecases.deliver import Hand, deliver
-from app.usecases.feedback import read_feedback
+from app.store.inbox import TRACKING, Arrival, keep_arrivals
+from app.usecases.delivering.deliver import Hand, deliver
+from app.usecases.hearing.feedback import read_feedback
+from app.usecases.operating.control import Operator, replay
 from tests.store.conftest import House, customer, intent
 
 
@@ -65,6 +66,33 @@ def test_a_late_refusal_is_believed_as_well(house: House, meanwhile: Meanwhile) 
     assert house.states() == {"failed": 1}
 
 
+def test_proof_is_believed_though_the_message_was_given_up(
+    house: House, meanwhile: Meanwhile
+) -> None:
+    """It is not in the list of what failed then, and nobody replays what has arrived."""
+
+    def given_up() -> None:
+        house.execute("UPDATE intents SET kind = 'marketing'")  # in doubt it is not sent again
+        lose_the_lease(house, 2)
+        assert house.states() == {"failed": 1}
+
+    assert meanwhile(given_up) == {"sent": 1}
+    [row] = house.rows("SELECT id, state, reason, handed_over_at FROM deliveries")
+    assert (row.state, row.reason) == ("sent", None)
+    assert row.handed_over_at is not None
+    assert replay(house.runtime, [row.id], Operator("tests", "it had failed")) == []
+
+
+def test_a_refusal_is_not_undone_by_proof_of_an_older_try(
+    house: House, meanwhile: Meanwhile
+) -> None:
+    def refused() -> None:
+        house.execute("UPDATE deliveries SET state = 'failed', reason = 'smtp_550'")
+
+    meanwhile(refused)
+    assert house.states() == {"failed": 1}
+
+
 def test_a_late_busy_changes_nothing(house: House, meanwhile: Meanwhile) -> None:
     """It is to be tried again anyway, and at once."""
     house.sink.faults.refuse = {"ada@example.com": "451 4.3.0 busy"}
@@ -84,7 +112,7 @@ def test_what_was_opened_before_it_was_settled_keeps_its_reference(
         body = {"delivery": row.id, "event": "opened", "index": 0, "agent": "Googlebot"}
         body |= {"ip": "127.0.0.1", "method": "GET"}
         with house.runtime.engine.begin() as connection:
-            put_inbox(connection, TRACKING, uuid4().hex, orjson.dumps(body), {})
+            keep_arrivals(connection, [Arrival(TRACKING, uuid4().hex, orjson.dumps(body))])
         read_feedback(house.runtime)
 
     meanwhile(opened, Accepted("ref-1"))

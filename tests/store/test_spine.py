@@ -4,8 +4,10 @@ from uuid import uuid4
 
 import orjson
 
-from app.store.inbox import TRACKING, put_inbox
-from app.usecases.feedback import read_feedback
+from app.store.inbox import TRACKING, Arrival, keep_arrivals
+from app.usecases.deciding.decide import decide_intents
+from app.usecases.hearing.feedback import read_feedback
+from app.usecases.operating.control import Operator, Target, pause
 from tests.store.conftest import House, customer, intent
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -21,7 +23,7 @@ def opened(house: House, delivery_id: int, agent: str = BROWSER) -> None:
         "method": "GET",
     }
     with house.runtime.engine.begin() as connection:
-        put_inbox(connection, TRACKING, uuid4().hex, orjson.dumps(body), {})
+        keep_arrivals(connection, [Arrival(TRACKING, uuid4().hex, orjson.dumps(body))])
     read_feedback(house.runtime)
 
 
@@ -78,3 +80,65 @@ def test_what_was_not_opened_goes_to_the_next_channel(house: House) -> None:
         [1, "chat", "no_endpoint", None],
         [1, "sms", "chosen", decisions[1].considered[1][3]],
     ]
+
+
+def test_to_wait_on_as_before_is_no_news(house: House) -> None:
+    [verdict] = house.accept(intent(customer(phone="+12025550101"), key="991"))
+    house.run()
+    assert verdict.id is not None
+    asked = [decide_intents(house.runtime, [verdict.id], "signal") for _ in range(3)]
+    assert asked == [{"wait": 1}] * 3
+    rows = house.rows("SELECT number, verdict, reason FROM decisions ORDER BY number")
+    assert [tuple(row) for row in rows] == [(1, "send", ""), (2, "wait", "not_yet_unseen")]
+    [clock] = house.rows("""
+        SELECT d.due_at = d.handed_over_at + interval '30 minutes' AS runs,
+               i.decide_at = i.expires_at AS to_the_end
+          FROM deliveries d JOIN intents i ON i.id = d.intent_id""")
+    assert (clock.runs, clock.to_the_end) == (True, True)
+
+
+def test_a_pause_that_stops_a_clock_is_told_once(house: House) -> None:
+    [verdict] = house.accept(intent(customer(phone="+12025550101"), key="991"))
+    house.run()
+    assert verdict.id is not None
+    target = Target(channel="email")
+    assert pause(house.runtime, target, Operator("me", "an outage"))
+    house.execute("UPDATE pauses SET started_at = now() - interval '2 hours'")
+    house.execute("UPDATE deliveries SET handed_over_at = now() - interval '2 hours'")
+    for _ in range(3):
+        assert decide_intents(house.runtime, [verdict.id]) == {"wait": 1}
+    rows = house.rows("SELECT verdict, reason FROM decisions ORDER BY number")
+    assert [tuple(row) for row in rows] == [("send", ""), ("wait", "not_yet_unseen")]
+    [clock] = house.rows("SELECT due_at > now() AS runs FROM deliveries")
+    assert clock.runs
+
+
+def test_clocks_are_set_though_the_decision_is_as_before(house: House) -> None:
+    house.accept(intent(customer(phone="+12025550101"), key="991"))
+    house.run()
+    [one] = house.rows("SELECT id FROM intents")
+    decide_intents(house.runtime, [one.id])
+    house.execute("UPDATE intents SET decide_at = now() - interval '1 minute'")
+    house.execute("UPDATE deliveries SET due_at = now() - interval '1 minute'")
+    house.run()
+    house.execute("UPDATE intents SET decide_at = now() - interval '1 minute'")
+    decide_intents(house.runtime, [one.id])
+    [clock] = house.rows("""
+        SELECT d.due_at = d.handed_over_at + interval '30 minutes' AS runs,
+               i.decide_at = i.expires_at AS to_the_end
+          FROM deliveries d JOIN intents i ON i.id = d.intent_id""")
+    assert (clock.runs, clock.to_the_end) == (True, True)
+    assert len(house.rows("SELECT FROM decisions")) == 2
+
+
+def test_answers_by_mail_go_where_the_sender_says(house: House) -> None:
+    house.accept(intent(customer("ada")))
+    house.run()
+    assert b"Reply-To:" not in house.sink.messages[-1].mime
+    house.execute("""
+        UPDATE senders SET settings = settings || '{"reply_to": "help@shop.example"}'
+         WHERE name = 'store'""")
+    house.runtime.catalog.forget()
+    house.accept(intent(customer("bea")))
+    house.run()
+    assert b"\r\nReply-To: help@shop.example\r\n" in house.sink.messages[-1].mime

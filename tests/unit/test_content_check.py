@@ -156,7 +156,10 @@ def test_the_hosted_page_is_escaped_and_runs_nothing() -> None:
         "actions": [{"label": "Go", "url": "https://a.example/?a=1&b={{ name }}"}],
         "overrides": {"sms": "short"},
     }
-    page = hosted_page(document, {"name": "<b>"}, sender_name="A & B", locale="de")
+    page = hosted_page(
+        document, {"name": "<b>"}, sender_name="A & B", preferences="https://x/p/1", locale="de"
+    )
+    assert '<a href="https://x/p/1">Einstellungen</a>' in page
     assert "<h1>For &lt;b&gt; &amp; co</h1>" in page
     assert "<strong>&lt;b&gt;</strong> &lt;script&gt;" in page
     assert 'href="https://a.example/?a=1&amp;b=%3Cb%3E"' in page

@@ -3,7 +3,7 @@
 import email
 import email.policy
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import parseaddr
@@ -18,7 +18,7 @@ from app.content.mail import SenderIdentity, compile_email
 from app.content.message import Personal, link_target
 from app.content.problem import ContentRefused
 from app.domain.body import EmailBody
-from app.domain.tokens import Links, Purpose, Signer
+from app.domain.tokens import Links, Purpose, Rights, Signer
 
 NOW = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
 SIGNER = Signer([b"a-secret-for-these-tests"])
@@ -101,7 +101,8 @@ def test_links_and_pixel_are_tracked() -> None:
     text, html = parts(rendered(ORDER))
     clicks = re.findall(r'href="https://mail\.example\.com/c/([^"]+)"', html)
     targets = [
-        link_target(ORDER, DATA, SIGNER.read(token, Purpose.CLICK, NOW).index) for token in clicks
+        link_target(ORDER, DATA, SIGNER.read(token, Purpose.CLICK, NOW).index).url
+        for token in clicks
     ]
     assert targets == ["https://shop.example/terms?a=1&b=2", "https://shop.example/t/991?x=1"]
     assert all(f"https://mail.example.com/c/{token}" in text for token in clicks)
@@ -180,8 +181,8 @@ def test_links_of_an_override_are_found_again() -> None:
     _, html = parts(rendered(document))
     token = re.findall(r"/c/([^\"]+)", html)[0]
     index = SIGNER.read(token, Purpose.CLICK, NOW).index
-    assert link_target(document, DATA, index) == "https://shop.example/991"
-    assert link_target(document, DATA, 256) == "https://shop.example/terms?a=1&b=2"
+    assert link_target(document, DATA, index).url == "https://shop.example/991"
+    assert link_target(document, DATA, 256).url == "https://shop.example/terms?a=1&b=2"
 
 
 @pytest.mark.parametrize(
@@ -339,3 +340,18 @@ def test_loops_make_lists() -> None:
     assert text.startswith("Items:\n\n- a\n- *b*\n\nBye")
     assert html.count("<li ") == 2
     assert '<li style="margin:0 0 6px">*b*</li>' in html
+
+
+def test_the_link_to_preferences_names_the_customer_and_lasts_longer_than_the_message() -> None:
+    links = Links("https://c.example", SIGNER, NOW, preferences_until=NOW + timedelta(days=60))
+    for locale, words in (("en", "Preferences"), ("de-AT", "Einstellungen")):
+        skeleton = compile_email(ORDER, STORE, tracking="all", locale=locale)
+        message = parsed(skeleton.render(person(DATA, links=links, customer_id=42)))
+        for kind in ("plain", "html"):
+            part = message.get_body((kind,))
+            assert part is not None
+            found = re.search(r"https://c\.example/p/([\w-]{36})", part.get_content())
+            assert found
+            assert words in part.get_content()
+            claims = SIGNER.read(found[1], Purpose.PREFERENCES, NOW + timedelta(days=59))
+            assert (claims.id, claims.index) == (42, Rights.CHOOSE)

@@ -29,6 +29,7 @@ LADDER = Policy(
     (Step((EMAIL,), 1800), Step((CHAT, SMS), 7200), Step((SMS,))),
     expires_after=3 * 86_400,
 )
+IN_FLIGHT = {DeliveryState(name) for name in ("planned", "queued", "sending", "unknown")}
 ENDPOINTS = (Reachable(1, EMAIL), Reachable(2, SMS), Reachable(3, CHAT))
 
 
@@ -74,7 +75,7 @@ def test_the_first_step_is_taken_at_once() -> None:
 
 def test_what_is_for_later_waits_and_says_until_when() -> None:
     later = NOW + timedelta(hours=3)
-    assert decide(situation(send_after=later), NOW).verdict == Wait(later, "send_after")
+    assert decide(situation(send_after=later), NOW).verdict == Wait(later, "send_after", own=True)
     assert taken(decide(situation(send_after=later), later)) == (0, EMAIL, 1)
 
 
@@ -101,10 +102,10 @@ def test_the_clock_is_that_of_what_was_handed_over_last_in_its_step(first: Deliv
     assert taken(decide(situation(endpoints=two, past=tried), NOW + 20 * MINUTE))[:2] == (1, SMS)
 
 
-def test_a_channel_that_nobody_serves_is_unhealthy() -> None:
+def test_a_channel_that_nobody_serves_is_told_from_one_whose_accounts_rest() -> None:
     decision = decide(situation(channels=frozenset({SMS})), NOW)
     assert taken(decision) == (1, SMS, 2)
-    assert why(decision)[0] == (0, "email", "unhealthy")
+    assert why(decision)[0] == (0, "email", "no_account")
 
 
 def test_the_channel_left_in_favour_of_another_is_told() -> None:
@@ -235,7 +236,10 @@ def situations(draw: st.DrawFn) -> Situation:
             state = draw(st.sampled_from(list(DeliveryState)))
             handed = state in (DeliveryState.SENT, DeliveryState.DELIVERED)
             at = NOW - timedelta(seconds=draw(st.integers(0, 20_000))) if handed else None
-            deliveries.append(PastDelivery(step, endpoint.channel, endpoint.id, state, at))
+            untried = state is DeliveryState.PLANNED and draw(st.booleans())
+            deliveries.append(
+                PastDelivery(step, endpoint.channel, endpoint.id, state, at, untried=untried)
+            )
     return Situation(
         policy=policy,
         brand_id=1,
@@ -245,6 +249,7 @@ def situations(draw: st.DrawFn) -> Situation:
         channels=frozenset(draw(st.sets(channels))),
         expires_at=NOW + timedelta(seconds=draw(st.integers(-10, 10_000))),
         past=tuple(deliveries),
+        resting=frozenset(draw(st.sets(channels, max_size=2))),
     )
 
 
@@ -261,8 +266,15 @@ def test_a_decision_never_repeats_itself_and_never_goes_back(given_situation: Si
             for one in given_situation.past
         )
         assert verdict.step >= max((one.step for one in given_situation.past), default=0)
-        [chosen] = [one for one in decision.considered if one.why is Reason.CHOSEN]
-        assert (chosen.step, chosen.endpoint_id) == (verdict.step, verdict.endpoint_id)
+        ways = [one for one in decision.considered if one.endpoint_id is not None]
+        able = [one for one in ways if one.why is Reason.CHOSEN]
+        first = (able or [one for one in ways if one.why is Reason.UNHEALTHY])[0]
+        assert (first.step, first.endpoint_id) == (verdict.step, verdict.endpoint_id)
+        assert (verdict.channel in given_situation.resting) is not bool(able)
+        assert len(able) <= 1
+        out = [one for one in given_situation.past if one.state in IN_FLIGHT]
+        assert not out or able, "what is on its way is replaced by what can go alone"
+        assert all(one.untried and one.channel in given_situation.resting for one in out)
     elif isinstance(verdict, Wait):
         assert NOW < verdict.until <= given_situation.expires_at
     else:

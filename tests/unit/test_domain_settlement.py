@@ -10,6 +10,7 @@ from app.domain.outcome import Accepted, Ambiguous, Blame, RateLimited, Rejected
 from app.domain.pause import Pause, paused_for
 from app.domain.settlement import (
     BACKOFF_CAP,
+    ELSEWHERE_AFTER,
     MAX_ATTEMPTS,
     Attempted,
     Settled,
@@ -27,7 +28,6 @@ HOUR = timedelta(hours=1)
 def attempted(**changes: object) -> Attempted:
     usual: dict[str, object] = {
         "attempts": 0,
-        "kind": Kind.TRANSACTIONAL,
         "expires_at": NOW + 24 * HOUR,
         "lease_until": NOW + timedelta(seconds=60),
         "timeout": 1800.0,
@@ -69,6 +69,19 @@ def test_the_last_attempt_fails_and_asks_for_a_decision() -> None:
 def test_no_retry_is_planned_past_the_deadline() -> None:
     settled = after(RateLimited(3600), expires_at=NOW + HOUR / 2)
     assert (settled.state, settled.due_at) == (DeliveryState.FAILED, NOW)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "elsewhere", "seconds"),
+    [(0, True, ELSEWHERE_AFTER), (1, True, 3000), (0, False, 3000)],
+)
+def test_what_one_account_is_too_slow_for_waits_for_it_only_where_it_must(
+    attempts: int, elsewhere: bool, seconds: float
+) -> None:
+    settled = after(RateLimited(3000), attempts=attempts, elsewhere=elsewhere)
+    assert settled.due_at == NOW + timedelta(seconds=seconds)
+    assert (settled.state, settled.attempts) == (DeliveryState.PLANNED, attempts)
+    assert not settled.move_account, "who takes it is chosen when it is due"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +154,6 @@ outcomes = st.one_of(
 @given(
     outcomes,
     st.integers(0, MAX_ATTEMPTS - 1),
-    st.sampled_from(Kind),
     st.integers(1, 100_000),
     st.booleans(),
     st.booleans(),
@@ -150,7 +162,6 @@ outcomes = st.one_of(
 def test_every_outcome_settles_into_a_state_that_sending_may_become(
     outcome: object,
     attempts: int,
-    kind: Kind,
     left: int,
     elsewhere: bool,
     idempotent: bool,
@@ -158,7 +169,6 @@ def test_every_outcome_settles_into_a_state_that_sending_may_become(
 ) -> None:
     before = attempted(
         attempts=attempts,
-        kind=kind,
         expires_at=NOW + timedelta(seconds=left),
         elsewhere=elsewhere,
         idempotent=idempotent,
@@ -176,8 +186,9 @@ def test_no_state_ever_goes_back_to_open_or_from_an_end() -> None:
     assert all(not INTENT_MOVES[state] for state in over)
     assert INTENT_MOVES[IntentState.EXHAUSTED] == {IntentState.OPEN}, "only by an operator's replay"
     assert set(DELIVERY_MOVES) == set(DeliveryState)
-    for ended in (DeliveryState.CANCELLED, DeliveryState.EXPIRED):
-        assert not DELIVERY_MOVES[ended]
+    assert not DELIVERY_MOVES[DeliveryState.EXPIRED]
+    again = {DeliveryState.PLANNED, DeliveryState.QUEUED}
+    assert DELIVERY_MOVES[DeliveryState.CANCELLED] == again, "what was withdrawn untried, alone"
     assert DeliveryState.SENDING not in DELIVERY_MOVES[DeliveryState.SENT]
     assert may_become(DeliveryState.DELIVERED) == ["failed", "sending", "sent", "unknown"]
 

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from app.domain.evidence import (
     Evidence,
+    Networks,
     Suspicion,
     Verdict,
     classify_click,
     classify_open,
     evidence_of,
+    is_burst,
     satisfies,
 )
 from app.domain.vocabulary import EventType
@@ -101,11 +103,67 @@ def test_head_asks_and_does_not_look() -> None:
 
 
 def test_networks_of_gateways_are_the_operators_to_name() -> None:
-    known = Suspicion(networks=(ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")))
+    known = Suspicion(
+        networks=Networks([ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")])
+    )
     for ip in ("198.51.100.9", "2001:db8::1"):
         assert classify_click(FIREFOX, ip, "GET", LATER, known).reason == "scanner_network"
     for other in ("192.0.2.1", "not an address", "", None):
         assert classify_click(FIREFOX, other, "GET", LATER, known).reason == "person"
+
+
+def test_networks_that_prefetch_open_without_being_seen_but_their_people_click() -> None:
+    relay = Suspicion(prefetching=Networks([ip_network("203.0.113.0/24")]))
+    told = classify_open(FIREFOX, "203.0.113.7", "GET", LATER, relay)
+    assert told == Verdict(EventType.OPENED_BY_MACHINE, "prefetch_network")
+    assert classify_click(FIREFOX, "203.0.113.7", "GET", LATER, relay).reason == "person"
+    assert classify_open(FIREFOX, "203.0.114.7", "GET", LATER, relay).reason == "person"
+
+
+@pytest.mark.parametrize(
+    ("ip", "within"),
+    [
+        ("192.0.2.0", True),
+        ("192.0.2.255", True),
+        ("192.0.3.0", False),
+        ("192.0.1.255", False),
+        ("198.51.100.7", True),
+        ("198.51.100.8", False),
+        ("::ffff:192.0.2.9", True),
+        ("2001:db8::ffff", True),
+        ("2001:db9::", False),
+        ("0.0.0.0", False),
+        ("nothing", False),
+        ("", False),
+    ],
+)
+def test_an_address_is_found_in_many_networks(ip: str, within: bool) -> None:
+    named = ("192.0.2.0/25", "192.0.2.128/25", "198.51.100.7/32", "2001:db8::/32", "192.0.2.8/30")
+    networks = Networks(ip_network(one) for one in named)
+    assert (ip in networks) is within
+    assert ip not in Networks()
+
+
+@pytest.mark.parametrize(
+    ("followed", "links", "burst"),
+    [
+        ([], 5, False),
+        ([0], 5, False),
+        ([0, 0, 0, 0], 5, False),
+        ([0], 1, False),
+        ([0, 1], 5, False),
+        ([0, 1], 2, True),
+        ([0, -1], 1, True),
+        ([0, 1, 2], 3, True),
+        ([0, 1], 3, False),
+        ([3, 7, 9], 20, True),
+        ([3, 7, 7], 20, False),
+    ],
+)
+def test_many_links_or_all_of_them_at_once_are_a_burst(
+    followed: list[int], links: int, burst: bool
+) -> None:
+    assert is_burst(followed, links) is burst
 
 
 @given(st.text(), st.text(), st.text(), st.none() | st.floats(allow_nan=False))

@@ -96,7 +96,7 @@ def test_an_intents_own_sender_wins() -> None:
 @pytest.mark.parametrize(
     ("intent", "field"),
     [
-        (Intent("c", "t", "x", expires_at=datetime(2090, 1, 1)), "expires_at"),  # noqa: DTZ001
+        (Intent("c", "t", "x", expires_at=datetime(2090, 1, 1)), "expires_at"),  # noqa: DTZ001  # is about that
         (Intent("c", "t", "x", expires_at=datetime(2020, 1, 1, tzinfo=UTC)), "expires_at"),
         (Intent("c", "t", "x", content={"text": "y"}), "content"),
         (Intent("c", "t"), "content.text"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from converge_producer import Intent, NotTaken, Producer, Refused, intent_id
+from converge_producer import Intent, NotTaken, Producer, Refusal, Refused, intent_id
 from converge_producer import intake_http as http
 
 Verdicts = Callable[[list[dict[str, Any]]], tuple[int, Any]]
@@ -107,6 +107,13 @@ def test_one_refused_line_does_not_stop_the_others(api: Api, producer: Producer)
     assert (first.index, first.id, first.field) == (1, ids(1)[0], "topic")
     assert (first.reason, first.status) == ("unknown topic", "refused")
     assert (second.index, second.status) == (3, "conflict")
+
+
+def test_errors_count_one_intent_as_one() -> None:
+    refusal = Refusal(0, ids(0)[0], "topic", "unknown topic", "refused")
+    assert str(Refused([], [refusal])).startswith("1 intent refused, 0 taken; ")
+    assert str(Refused([], [refusal] * 2)).startswith("2 intents refused, ")
+    assert str(NotTaken([], ids(0), "gone")) == "1 intent not taken, 0 taken: gone"
 
 
 def test_a_way_that_breaks_says_what_was_taken(api: Api, producer: Producer) -> None:

@@ -189,6 +189,8 @@ BAD = [
     # times
     ("expires_at", "already passed", {**LEAST, "expires_at": "2030-01-01T11:59:59Z"}),
     ("expires_at", "UTC offset", {**LEAST, "expires_at": "2030-01-02T00:00:00"}),
+    ("expires_at", "16 hours", {**LEAST, "expires_at": "2030-01-02T00:00:00+18:58"}),
+    ("send_after", "16 hours", {**LEAST, "send_after": "2030-01-02T00:00:00-16:00"}),
     ("send_after", "ISO 8601", {**LEAST, "send_after": "tomorrow"}),
     ("send_after", "string, not a number", {**LEAST, "send_after": 1893456000}),
     ("send_after", "years", {**LEAST, "send_after": "0001-01-01T00:00:00+14:00"}),
@@ -197,6 +199,7 @@ BAD = [
         "before expires_at",
         {**LEAST, "send_after": "2030-02-01T00:00Z", "expires_at": "2030-02-01T01:00+01:00"},
     ),
+    ("replaces", "another key", {**LEAST, "key": "r4", "replaces": "r4"}),
     ("to.as_of", "UTC offset", with_customer(as_of="2030-01-01T00:00:00")),
     ("to.timezone", "IANA", with_customer(timezone="Europe/Paris; x")),
     ("to.locale", "language tag", with_customer(locale="english please")),

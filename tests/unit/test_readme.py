@@ -37,17 +37,32 @@ def test_every_command_that_is_shown_exists(page: str) -> None:
             assert f"{first} {second}" in known, f"{first} {second}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "docs/architecture.md"])
 def test_every_link_leads_somewhere(page: str) -> None:
     file = ROOT / page
-    for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+    targets = re.findall(r"\]\(([^)#]+)\)", file.read_text())
+    assert targets
+    for target in targets:
         assert (file.parent / target).exists(), target
 
 
 def test_every_setting_is_one() -> None:
     text = (ROOT / "README.md").read_text()
-    for cell in re.findall(r"^\| (`CONVERGE_[^|]+)\|", text, re.MULTILINE):
+    cells = re.findall(r"^\| (`CONVERGE_[^|]+)\|", text, re.MULTILINE)
+    assert len(cells) > 5
+    for cell in cells:
         first, *others = re.findall(r"`(\w+)`", cell)
         stem = first.rpartition("_")[0]
         for name in [first, *(stem + other for other in others)]:
             assert name.removeprefix("CONVERGE_").lower() in Settings.model_fields, name
+
+
+def test_the_map_of_the_house_is_whole() -> None:
+    """Every place that it names is there, and every package of the house is named."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = re.findall(r"`((?:app|tests|producer|config|tasks|workers|benchmarks)/[\w/.]*)`", text)
+    assert all((ROOT / place).exists() for place in named), named
+    packages = [*ROOT.glob("app/*/__init__.py"), *ROOT.glob("app/usecases/*/__init__.py")]
+    assert packages
+    for package in packages:
+        assert f"{package.parent.relative_to(ROOT)}/" in named

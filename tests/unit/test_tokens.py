@@ -16,7 +16,9 @@ from app.domain.tokens import (
     ExpiredToken,
     Links,
     Purpose,
+    Rights,
     Signer,
+    expiry_at,
 )
 
 NOW = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
@@ -70,6 +72,17 @@ def test_it_expires_at_the_end_of_its_hour_and_not_before() -> None:
         SIGNER.read(token, Purpose.MESSAGE, end)
 
 
+def test_a_link_with_all_rights_is_good_for_no_minute_longer_than_promised() -> None:
+    for minute in range(60):
+        until = NOW.replace(minute=minute, second=1) + timedelta(hours=1)
+        links = Links("https://converge.example", SIGNER, until)
+        url = links.preferences(7, Rights.FULL)
+        claims = SIGNER.read(url.rpartition("/")[2], Purpose.PREFERENCES, NOW)
+        ends = expiry_at(until)
+        assert claims.expires_at == ends
+        assert timedelta() <= ends - until < timedelta(minutes=1)
+
+
 def test_none_never_expires() -> None:
     token = SIGNER.sign(Purpose.UNSUBSCRIBE, 1)
     far = datetime(9000, 1, 1, tzinfo=UTC)
@@ -98,7 +111,8 @@ def test_links_lead_to_the_delivery() -> None:
         (links.click(5, 258), Purpose.CLICK, 258),
         (links.message(5), Purpose.MESSAGE, 0),
         (links.unsubscribe(5), Purpose.UNSUBSCRIBE, 0),
-        (links.preferences(5), Purpose.PREFERENCES, 0),
+        (links.preferences(5), Purpose.PREFERENCES, Rights.CHOOSE),
+        (links.preferences(5, Rights.FULL), Purpose.PREFERENCES, Rights.FULL),
     ]:
         base, token = url.rsplit("/", 1)
         assert base == f"https://mail.example.com/base/{purpose.value}"

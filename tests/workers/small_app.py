@@ -18,7 +18,9 @@ signals.connect(settings)
 @app.task(name=deliver_task("email"))
 def slow(payload: dict[str, Any]) -> str:
     Path(payload["file"]).write_text("started")
-    time.sleep(payload["seconds"])
+    end = time.monotonic() + payload["seconds"]
+    while time.monotonic() < end and not Path(payload.get("gate", "/nowhere")).exists():
+        time.sleep(0.02)
     Path(payload["file"]).write_text("done")
     return "sent 1"
 

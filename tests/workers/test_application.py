@@ -1,5 +1,6 @@
 """The Celery application in real processes over a real broker."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,8 +15,19 @@ import pytest
 from celery import Celery
 from redis import Redis
 
+from app.bootstrap import build
+from app.store.session import POOL_TIMEOUT_S, STATEMENT_TIMEOUT_S
 from config.settings import Settings, load_settings
-from converge_producer.queues import CONTROL, QUEUES, TASK_DISPATCH, deliver_task, lane_queue
+from converge_producer.queues import (
+    CONTROL,
+    QUEUES,
+    TASK_DISPATCH,
+    TASK_UPKEEP,
+    deliver_task,
+    lane_queue,
+)
+from tasks.control import Turns
+from tasks.intents import AGAIN_S
 from workers.application import make_app
 from workers.fleets import FLEETS, fleet_commands
 
@@ -112,6 +124,46 @@ def test_a_failure_shows_its_place_and_not_a_word_it_said(
     assert left == [], "a failed task is acknowledged: its retry is the ledger's matter"
 
 
+def test_what_no_task_takes_is_told_without_its_body(
+    app: Celery, redis_url: str, tmp_path: Path
+) -> None:
+    """Of a release that is not here yet, of no encoding that we know, of no task at all."""
+    log = tmp_path / "log"
+    queue = lane_queue("sms", "normal")
+    private = {"v": 1, "intents": [{"to": PRIVATE}]}
+    bodies = {
+        "unknown": ({"task": "sms.later", "id": "1"}, "application/json", json.dumps(private)),
+        "none": ({}, "application/json", json.dumps(private)),
+        "no_json": ({}, "application/json", f"[{PRIVATE}"),
+        "pickled": (
+            {"task": deliver_task("sms"), "id": "2"},
+            "application/x-python-serialize",
+            PRIVATE,
+        ),
+        "garbled": ({"task": deliver_task("sms"), "id": "3"}, "application/json", f"[{PRIVATE}"),
+        "misshapen": ({"task": deliver_task("sms"), "id": "4"}, "application/json", f'"{PRIVATE}"'),
+    }
+    with _worker(queue, log) as worker, app.connection_for_write() as connection:
+        producer = connection.Producer()
+        for headers, kind, body in bodies.values():
+            producer.publish(
+                body,
+                routing_key=queue,
+                exchange="",
+                headers=headers | {"argsrepr": PRIVATE} if headers else None,
+                content_type=kind,
+                content_encoding="utf-8",
+            )
+        with Redis.from_url(redis_url) as redis:
+            _wait(lambda: not any(queue.encode() in key for key in redis.scan_iter()))
+        done = app.send_task(deliver_task("sms"), ({"v": 1, "private": ""},), queue=queue)
+        _wait(lambda: done.id in log.read_text())
+        assert worker.poll() is None, "none of it ends the worker"
+    told = log.read_text()
+    assert told.count("message_not_taken") == len(bodies), told
+    assert PRIVATE not in told, told
+
+
 def test_sigterm_lets_the_running_batch_end_and_no_longer(app: Celery, tmp_path: Path) -> None:
     told = tmp_path / "told"
     with _worker("email.normal", tmp_path / "log") as worker:
@@ -141,9 +193,18 @@ def test_beat_ticks_the_control_queue(app: Celery, settings: Settings, tmp_path:
     assert not (ROOT / "celerybeat-schedule").exists()
 
 
-def test_a_tick_that_waited_too_long_is_not_run(settings: Settings) -> None:
-    schedule = make_app(settings).conf.beat_schedule[TASK_DISPATCH]
-    assert schedule["options"]["expires"] < schedule["schedule"]
+def test_no_tick_depends_on_clocks_that_agree(settings: Settings) -> None:
+    for tick in make_app(settings).conf.beat_schedule.values():
+        assert "expires" not in tick["options"], "Celery compares it with the worker's own clock"
+
+
+def test_ticks_that_gathered_are_dropped_save_for_the_first() -> None:
+    turns = Turns()
+    tick = {"v": 1, "every_s": 60.0}
+    assert [turns.take(TASK_DISPATCH, tick) for _ in range(3)] == [True, False, False]
+    assert turns.take(TASK_UPKEEP, tick), "each kind has its own turns"
+    before = [turns.take(TASK_DISPATCH, {"v": 1}) for _ in range(2)]
+    assert before == [True, True], "a beat of the release before does not say how often it ticks"
 
 
 def test_a_worker_on_a_wrong_schema_says_which_command_to_run(
@@ -233,3 +294,23 @@ def test_a_fleet_comes_up_answers_its_health_check_and_ends(settings: Settings) 
         )
         fleet.terminate()
         assert fleet.wait(40) == 0
+
+
+def test_redis_gives_nothing_to_another_while_it_runs(settings: Settings) -> None:
+    """A run that outlasts the visibility time-out does no harm, but none should.
+
+    The longest is a batch whose lease ends while it waits for the ledger: a connection, the claim,
+    the lease, a last statement. Accepting is a connection, a statement that waits, and a pause.
+    """
+    longest = POOL_TIMEOUT_S + STATEMENT_TIMEOUT_S + Settings().lease_seconds + STATEMENT_TIMEOUT_S
+    assert settings.broker_url.startswith("redis:")
+    options = make_app(settings).conf.broker_transport_options
+    assert options["visibility_timeout"] >= longest
+    assert options["visibility_timeout"] >= POOL_TIMEOUT_S + STATEMENT_TIMEOUT_S + AGAIN_S
+
+
+def test_what_is_sent_ends_within_the_grace(settings: Settings) -> None:
+    patient = settings.model_copy(update={"lease_seconds": 600.0})
+    runtime = build(patient)
+    assert runtime.timing.send <= patient.soft_shutdown_seconds
+    runtime.engine.dispose()

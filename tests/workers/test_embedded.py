@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -173,6 +175,48 @@ def test_a_crashed_server_is_started_again_with_its_data(folder: Path) -> None:
             psycopg.connect(again.endpoints.database_url) as database,
         ):
             assert database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_discarding_leaves_what_another_begins_there_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = folder / "data"
+    servers = EmbeddedServers(data, safe=False)
+    servers.start()
+    remove = shutil.rmtree
+
+    def while_another_begins(path: Path) -> None:
+        data.mkdir(exist_ok=True)
+        (data / "owner.lock").write_text("another's")
+        remove(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", while_another_begins)
+        servers.discard()
+    assert [each.name for each in folder.iterdir()] == ["data"]
+    assert (data / "owner.lock").read_text() == "another's"
+
+
+def test_of_several_that_begin_in_a_new_folder_at_once_one_has_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EmbeddedServers, "_start_owned", lambda _: None)
+    monkeypatch.setattr(EmbeddedServers, "endpoints", None)
+    ready = threading.Barrier(4)
+
+    def begin(number: int) -> EmbeddedServers | None:
+        servers = EmbeddedServers(folder / str(number), exclusive=True)
+        ready.wait(10)
+        try:
+            servers.start()
+        except DataFolderInUse:
+            return None
+        return servers
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(100):
+            (owner,) = filter(None, pool.map(begin, [number] * 4))
+            owner.stop()
 
 
 def test_nothing_runs_means_nothing_found(folder: Path) -> None:

@@ -3,23 +3,39 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
-from redis import Redis
+from sqlalchemy import text
 
 from app.embedded import EmbeddedServers, postgres
 from app.embedded.binaries import Source
 from app.store import migrate
-from tests.workers.conftest import LEASE_S, Fleet, running_fleet
+from converge_producer.intent import to_document
+from converge_producer.publishing import Publisher
+from converge_producer.queues import INTENTS, TASK_ACCEPT, deliver_task, lane_queue
+from converge_producer.wire import WIRE_VERSION
+from tests.workers.brokers import RabbitMQBroker, RedisBroker
+from tests.workers.fleet import LEASE_S, PROCESSES, THREADS, Fleet, running_fleet
+from tests.workers.load import Load
 
+ON_RABBITMQ = pytest.mark.parametrize(
+    "broker",
+    [pytest.param("rabbitmq", marks=[pytest.mark.debian, pytest.mark.long])],
+    indirect=True,
+)
 A_FEW_TICKS_S = 10.0  # on a machine that does other things as well
 
 
 def test_a_worker_killed_under_load(fleet: Fleet) -> None:
+    fleet.mail["relay"].hang()
     fleet.enqueue("killed", 3_000)
-    fleet.wait(lambda: fleet.accepted("killed") == 3_000 and fleet.sending("killed") > 100)
+    fleet.wait(lambda: fleet.all_hold("killed"))
     fleet.kill("email-1")
     killed_at = fleet.now()
+    fleet.mail["relay"].go_on()
+    fleet.wait(lambda: fleet.accepted("killed") == 3_000)
     reckoning = fleet.at_rest("killed", 3_000)
     reckoning.check()
     assert set(reckoning.states.values()) == {"sent"}
@@ -31,10 +47,8 @@ def test_a_worker_killed_under_load(fleet: Fleet) -> None:
 def test_a_broker_that_forgets_everything(fleet: Fleet) -> None:
     fleet.enqueue("forgotten", 3_000)
     fleet.wait(lambda: fleet.accepted("forgotten") == 3_000 and fleet.sending("forgotten") > 100)
-    with Redis.from_url(fleet.settings.redis_url) as redis:
-        forgotten = fleet.wait(lambda: redis.llen("converge:email.normal"))
-        redis.flushall()
-    assert forgotten, "hints were lost"
+    fleet.wait(lambda: fleet.broker.waiting("email.normal"))
+    fleet.broker.forget_everything()
     reckoning = fleet.at_rest("forgotten", 3_000)
     reckoning.check()
     assert set(reckoning.states.values()) == {"sent"}
@@ -44,8 +58,7 @@ def test_a_broker_that_forgets_everything(fleet: Fleet) -> None:
 def test_a_broker_that_forgets_what_was_not_accepted_yet(fleet: Fleet) -> None:
     """Until accept commits, an intent is as durable as the broker: enqueued again, it is one."""
     fleet.enqueue("unaccepted", 3_000)
-    with Redis.from_url(fleet.settings.redis_url) as redis:
-        redis.flushall()
+    fleet.broker.forget_everything()
     accepted = fleet.accepted("unaccepted")
     assert accepted < 3_000, "chunks were lost"
     fleet.enqueue("unaccepted", 3_000)
@@ -87,12 +100,82 @@ def test_a_core_worker_killed_while_it_accepts(fleet: Fleet) -> None:
     assert max(reckoning.arrived.values()) == 1
 
 
+def test_payloads_of_other_releases(fleet: Fleet) -> None:
+    """The one before is read, and so are fields unknown; what nobody reads is refused, and kept."""
+    documents = [to_document(one) for one in fleet.intents("payloads", 6)]
+    chunks: list[dict[str, Any]] = [
+        {"v": WIRE_VERSION, "chunk": str(uuid4()), "later": {"field": 1}},
+        {"v": WIRE_VERSION - 1, "chunk": str(uuid4())},
+        {"v": WIRE_VERSION - 2, "chunk": str(uuid4())},
+        {"v": "one", "chunk": str(uuid4())},
+        {"v": WIRE_VERSION, "chunk": "no id"},
+        {"v": WIRE_VERSION},
+    ]
+    publisher = Publisher(fleet.settings.broker_url)
+    for chunk, document in zip(chunks, documents, strict=False):
+        payload = chunk | {"brand": "demo", "test": False, "intents": [document]}
+        publisher.publish(TASK_ACCEPT, payload, INTENTS, "<1 intent>")
+    hint = {"v": WIRE_VERSION + 1, "account": "relay", "ids": [1]}
+    publisher.publish(deliver_task("email"), hint, lane_queue("email", "normal"), "<hint>")
+    refused = "SELECT line, brand, key, document FROM refusals WHERE code = 'unreadable_chunk'"
+    fleet.wait(lambda: len(fleet.rows(refused)) == 4)
+    assert {(row.brand, row.key) for row in fleet.rows(refused)} == {
+        ("demo", f"payloads-{n}") for n in (2, 3, 4, 5)
+    }
+    assert all(row.document["to"] for row in fleet.rows(refused))
+    fleet.wait(lambda: fleet.accepted("payloads") == 2)
+    fleet.wait(lambda: fleet.logged("task_failed"))  # the hint, whose rows are found again
+    fleet.at_rest("payloads", 2).check()
+    publisher.close()
+
+
+@pytest.mark.slow
+def test_chunks_in_the_hands_of_killed_workers_come_back(fleet: Fleet) -> None:
+    held = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO%'"
+    )
+    with fleet.runtime.engine.begin() as ledger:
+        ledger.execute(text("LOCK TABLE intents IN SHARE MODE"))
+        fleet.enqueue("held", 3_000)
+        fleet.wait(lambda: fleet.count(held) == PROCESSES * THREADS)
+        for number in range(PROCESSES):
+            worker = fleet.process(f"core-{number + 1}")
+            worker.kill()
+            fleet.wait(lambda worker=worker: not worker.is_running())
+    fleet.broker.let_time_pass()
+    fleet.wait(lambda: fleet.accepted("held") == 3_000)
+    reckoning = fleet.at_rest("held", 3_000)
+    reckoning.check()
+    assert max(reckoning.arrived.values()) == 1
+
+
+@pytest.mark.slow
+def test_a_broker_that_cuts_every_connection(fleet: Fleet) -> None:
+    fleet.enqueue("cut", 4_000)
+    fleet.wait(lambda: fleet.accepted("cut") == 4_000)
+    for share in (0.2, 0.4, 0.6):
+        fleet.wait(lambda share=share: _sent(fleet, "cut") > share * 4_000)
+        fleet.broker.cut_connections()
+    reckoning = fleet.at_rest("cut", 4_000)
+    reckoning.check()
+    assert max(reckoning.arrived.values()) == 1, "a cut connection is no reason to say it twice"
+
+
+def _sent(fleet: Fleet, campaign: str) -> int:
+    query = "SELECT count(*) FROM deliveries WHERE campaign = :c AND state = 'sent'"
+    return fleet.count(query, c=campaign)
+
+
 @pytest.mark.slow
 def test_a_worker_that_stood_still_for_longer_than_its_lease(fleet: Fleet) -> None:
+    fleet.mail["relay"].hang()
     fleet.enqueue("stopped", 3_000)
-    fleet.wait(lambda: fleet.accepted("stopped") == 3_000 and fleet.sending("stopped") > 100)
+    fleet.wait(lambda: fleet.all_hold("stopped"))
     sleeper = fleet.process("email-1")
     sleeper.suspend()
+    fleet.mail["relay"].go_on()
+    fleet.wait(lambda: fleet.accepted("stopped") == 3_000)
     lost = "SELECT count(*) FROM deliveries WHERE campaign = :c AND losses > 0"
     fleet.wait(lambda: fleet.count(lost, c="stopped"))
     fleet.at_rest("stopped", 3_000)
@@ -110,21 +193,59 @@ def test_a_ledger_that_restarts(tmp_path: Path) -> None:
     with EmbeddedServers(tmp_path / "servers", exclusive=True) as servers:
         migrate.upgrade(servers.endpoints.database_url)
         accounts = {"relay": {"sink": ("--ack-latency", "0.005")}}
-        urls = servers.endpoints.database_url, servers.endpoints.redis_url
-        with running_fleet(*urls, tmp_path, accounts) as fleet:
+        broker = RedisBroker(servers.endpoints.redis_url)
+        # A lease that outlasts the restart, so that nobody gives up what was sent.
+        with running_fleet(
+            servers.endpoints.database_url, broker, tmp_path, accounts, lease_s=20
+        ) as fleet:
             fleet.enqueue("restarted", 3_000)
             fleet.wait(lambda: fleet.accepted("restarted") == 3_000)
             fleet.wait(lambda: fleet.sending("restarted") and fleet.arrived() > 500)
             with away(servers):
                 fleet.enqueue("meanwhile", 1_000)
                 fleet.wait(lambda: fleet.logged("settle_again"))
-                with Redis.from_url(fleet.settings.redis_url) as redis:
-                    fleet.wait(lambda: not redis.llen("converge:intents"))
+                fleet.wait(lambda: fleet.logged("chunk_handed_back"))
             for campaign, number in (("restarted", 3_000), ("meanwhile", 1_000)):
                 reckoning = fleet.at_rest(campaign, number)
                 reckoning.check()
                 assert set(reckoning.states.values()) == {"sent"}
                 assert max(reckoning.arrived.values()) == 1, "what was sent is settled afterwards"
+
+
+@pytest.mark.slow
+@ON_RABBITMQ
+def test_a_rabbitmq_that_restarts(fleet: Fleet) -> None:
+    """Nothing that it took is lost, be it a chunk or a hint, nor what was handed over meanwhile."""
+    assert isinstance(fleet.broker, RabbitMQBroker)
+    with Load(fleet, "rabbit") as load:
+        fleet.wait(lambda: fleet.accepted("rabbit") > 200)
+        fleet.broker.node.stop()
+        fleet.wait(lambda: load.again)
+        fleet.broker.node.start()
+        number = fleet.accepted("rabbit")
+        fleet.wait(lambda: fleet.accepted("rabbit") > number + 100)
+    fleet.wait(lambda: fleet.accepted("rabbit") == load.number)
+    reckoning = fleet.at_rest("rabbit", load.number)
+    reckoning.check()
+    assert max(reckoning.arrived.values()) == 1
+
+
+@pytest.mark.slow
+@ON_RABBITMQ
+def test_core_workers_killed_and_connections_cut_while_they_accept_on_rabbitmq(
+    fleet: Fleet,
+) -> None:
+    """No chunk need be handed over again: the broker kept it until it was accepted."""
+    fleet.enqueue("kept", 6_000)
+    for share in (0.1, 0.3, 0.5):
+        fleet.wait(lambda share=share: fleet.accepted("kept") > share * 6_000)
+        fleet.kill("core-1")
+        fleet.broker.cut_connections()
+        fleet.wait(lambda: fleet.there("core-1"))
+    fleet.wait(lambda: fleet.accepted("kept") == 6_000)
+    reckoning = fleet.at_rest("kept", 6_000)
+    reckoning.check()
+    assert max(reckoning.arrived.values()) == 1
 
 
 @contextmanager

@@ -2,73 +2,17 @@
 
 import json
 import os
-import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import kombu
 import pytest
 
 from converge_producer import Intent, Producer
 from converge_producer.publishing import Publisher
-from converge_producer.queues import DEAD_LETTERS, INTENTS, TASK_ACCEPT, task_queues
+from converge_producer.queues import DEAD_LETTERS, INTENTS, QUEUES, TASK_ACCEPT, task_queues
 
-pytestmark = pytest.mark.debian
-START = 60.0  # seconds
-
-
-@pytest.fixture(scope="module")
-def amqp_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    program = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin")
-    assert program, "install the Debian package rabbitmq-server"
-    home = tmp_path_factory.mktemp("rabbitmq")
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    epmd = {"ERL_EPMD_PORT": str(ports[2]), "ERL_EPMD_ADDRESS": "127.0.0.1"}  # one of our own
-    log = home / "out.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [str(Path(program).resolve())],
-            env={
-                **os.environ,
-                **epmd,
-                "HOME": str(home),
-                "RABBITMQ_BASE": str(home),
-                "RABBITMQ_NODENAME": f"test{ports[0]}@localhost",
-                "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-                "RABBITMQ_NODE_PORT": str(ports[0]),
-                "RABBITMQ_DIST_PORT": str(ports[1]),
-                "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
-                "RABBITMQ_LOG_BASE": str(home / "log"),
-                "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
-                "RABBITMQ_PID_FILE": str(home / "pid"),
-            },
-            stdout=out,
-            stderr=out,
-        )
-    url = f"amqp://guest:guest@127.0.0.1:{ports[0]}//"
-    give_up = time.monotonic() + START
-    while not _answers(url):
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < give_up, log.read_text()
-    yield url
-    process.terminate()
-    process.wait(START)
-    subprocess.run(["epmd", "-kill"], env={**os.environ, **epmd}, check=True, capture_output=True)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with kombu.Connection(url, connect_timeout=2) as connection:
-            connection.ensure_connection(max_retries=0, timeout=2)
-    except kombu.exceptions.OperationalError:
-        return False
-    return True
+pytestmark = [pytest.mark.debian, pytest.mark.long]
 
 
 def drain(url: str, queue: str = INTENTS) -> list[kombu.Message]:
@@ -107,6 +51,19 @@ def test_what_is_given_up_is_put_aside(amqp_url: str) -> None:
     while not (dead := drain(amqp_url, DEAD_LETTERS)):
         assert time.monotonic() < give_up
     assert dead[0].headers["task"] == TASK_ACCEPT
+
+
+def test_every_queue_is_counted_also_those_that_are_not_there(amqp_url: str) -> None:
+    publisher = Publisher(amqp_url)
+    publisher.publish(TASK_ACCEPT, {"v": 1}, INTENTS, "<x>")
+    for _ in range(2):
+        give_up = time.monotonic() + 10
+        while (found := publisher.depths())[INTENTS] != 1:  # the count lags behind the confirm
+            assert time.monotonic() < give_up
+        assert found == dict.fromkeys((*QUEUES, DEAD_LETTERS), 0) | {INTENTS: 1}
+    publisher.publish(TASK_ACCEPT, {"v": 1}, INTENTS, "<x>")  # its connection still serves
+    publisher.close()
+    assert len(drain(amqp_url)) == 2
 
 
 def test_a_connection_that_was_cut_is_replaced(amqp_url: str) -> None:

@@ -24,6 +24,7 @@ from redis import Redis
 from converge_producer import BrokerUnreachable, Intent, NotTaken, Producer, intent_id
 from converge_producer.publishing import Message, Publisher
 from converge_producer.queues import (
+    DEAD_LETTERS,
     INTENTS,
     KEY_PREFIX,
     QUEUES,
@@ -32,14 +33,14 @@ from converge_producer.queues import (
     transport_options,
 )
 
-DEADLINE = 30.0  # seconds
+DEADLINE = 60.0  # seconds
 NO_CANVAS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 ON_REDIS = KEY_PREFIX + INTENTS
 
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as connection:
+    with Redis.from_url(redis_url, socket_timeout=2 * DEADLINE) as connection:
         yield connection
 
 
@@ -238,6 +239,27 @@ def test_a_broker_that_refuses_is_named_within_seconds(scheme: str) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     _cannot_reach(f"{scheme}://guest:hunter2@127.0.0.1:{port}/")
+
+
+def test_every_queue_is_counted(redis_url: str, publisher: Publisher) -> None:
+    with Producer(redis_url) as producer:
+        producer.enqueue(intents(1)[0])
+    publisher.publish(TASK_ACCEPT, {"v": 1}, INTENTS, "<x>")
+    publisher.publish(TASK_ACCEPT, {"v": 1}, "email.bulk", "<x>")
+    expected = dict.fromkeys((*QUEUES, DEAD_LETTERS), 0) | {INTENTS: 2, "email.bulk": 1}
+    assert publisher.depths() == expected
+    assert publisher.depths() == expected
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_queues_of_a_broker_that_hangs_are_given_up_within_seconds(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silently = Publisher(f"{scheme}://guest:guest@127.0.0.1:{silent.getsockname()[1]}/")
+        before = time.monotonic()
+        with pytest.raises(BrokerUnreachable):
+            silently.depths()
+        assert time.monotonic() - before < 5
+        silently.close()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.usecases.control import Operator, Target, pause, resume
-from tests.workers.conftest import Fleet
+from app.usecases.operating.control import Operator, Target, pause, resume
+from tests.workers.fleet import Fleet
 
 RATE = 150
 BULK = 800

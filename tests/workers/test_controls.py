@@ -1,0 +1,145 @@
+"""Operator controls on real worker processes: each holds everywhere within two seconds."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from app.usecases.operating.backlog import queue_state
+from app.usecases.operating.control import Operator, Target, cancel, pause, resume
+from app.usecases.operating.fleet import drain, workers
+from app.usecases.operating.limits import lift_limit, set_limit
+from tests.workers.fleet import Fleet
+
+pytestmark = pytest.mark.slow
+OPERATOR = Operator("tests", "to see it hold")
+WITHIN_S = 2.0
+FAST, SLOW = 100.0, 0.2
+
+
+@pytest.fixture(scope="module")
+def accounts() -> dict[str, dict[str, Any]]:
+    return {"relay": {"rate": FAST}}
+
+
+def arrived(fleet: Fleet, campaign: str) -> list[float]:
+    """When each message of a campaign arrived, in order (Unix seconds)."""
+    rows = fleet.rows("SELECT id FROM deliveries WHERE campaign = :c", c=campaign)
+    mine = {row.id for row in rows}
+    return [at for delivery, at in fleet.arrivals() if delivery in mine]
+
+
+def moment(fleet: Fleet) -> float:
+    return fleet.now().timestamp()
+
+
+def let_pass(fleet: Fleet, seconds: float) -> None:
+    """Wait for the ledger's clock: that nothing happens can be seen in no other way."""
+    end = moment(fleet) + seconds
+    fleet.wait(lambda: moment(fleet) >= end)
+
+
+def states(fleet: Fleet) -> dict[str, str]:
+    """The state of each worker by its name without the host."""
+    return {one.name.partition("@")[0]: one.state for one in workers(fleet.runtime)}
+
+
+def drained(fleet: Fleet, *names: str) -> bool:
+    return all(states(fleet).get(name) == "drained" for name in names)
+
+
+def test_a_pause_and_a_cancel_hold_on_every_worker_within_two_seconds(fleet: Fleet) -> None:
+    fleet.enqueue("held", 900, urgency="bulk")
+    fleet.wait(lambda: len(arrived(fleet, "held")) > 20)
+    pause(fleet.runtime, Target(campaign="held"), OPERATOR)
+    held_at = moment(fleet)
+    let_pass(fleet, WITHIN_S + 2)
+    before = arrived(fleet, "held")
+    assert len(before) < 900, "something was held"
+    assert before[-1] < held_at + WITHIN_S
+    resume(fleet.runtime, Target(campaign="held"), OPERATOR)
+    fleet.wait(lambda: len(arrived(fleet, "held")) > len(before))
+    cancel(fleet.runtime, Target(campaign="held"), OPERATOR)
+    cancelled_at = moment(fleet)
+    let_pass(fleet, WITHIN_S + 2)
+    after = arrived(fleet, "held")
+    assert len(after) < 900, "something was cancelled"
+    assert after[-1] < cancelled_at + WITHIN_S
+
+
+def test_a_limit_holds_on_every_worker_within_two_seconds(fleet: Fleet) -> None:
+    fleet.enqueue("paced", 3_000, urgency="bulk")
+    fleet.wait(lambda: len(arrived(fleet, "paced")) > 20)
+    set_limit(fleet.runtime, "relay", SLOW, OPERATOR)
+    slow_at = moment(fleet)
+    let_pass(fleet, WITHIN_S + 5)
+    during = [at for at in arrived(fleet, "paced") if at > slow_at + WITHIN_S]
+    assert len(during) <= 2, "a message in five seconds"
+    # The next slot of the slow time is up to five seconds away, and nobody waits for it.
+    lift_limit(fleet.runtime, "relay", OPERATOR)
+    fast_at = moment(fleet)
+    fleet.wait(lambda: arrived(fleet, "paced")[-1] > fast_at + WITHIN_S)
+    since = [at for at in arrived(fleet, "paced") if at > fast_at]
+    assert len([at for at in since if at < fast_at + WITHIN_S + 1]) > 2 * SLOW * (WITHIN_S + 1)
+    cancel(fleet.runtime, Target(campaign="paced"), OPERATOR)
+
+
+def tried_by(fleet: Fleet, worker: str, since: datetime) -> int:
+    """How many messages a worker has tried from then on."""
+    return fleet.count(
+        "SELECT count(*) FROM attempts WHERE worker LIKE :w AND started_at > :at",
+        w=f"{worker}@%",
+        at=since,
+    )
+
+
+def test_a_drained_worker_takes_nothing_until_it_is_told_to(fleet: Fleet) -> None:
+    fleet.enqueue("around", 400, urgency="normal")
+    fleet.wait(lambda: tried_by(fleet, "email-1", fleet.started_at))
+    drain(fleet.runtime, "email-1", OPERATOR)
+    fleet.wait(lambda: drained(fleet, "email-1"))
+    drained_at = fleet.now()
+    fleet.broker.cut_connections()  # nor over a new connection
+    fleet.enqueue("around", 100, first=400, urgency="normal")
+    fleet.at_rest("around", 500).check()
+    assert tried_by(fleet, "email-1", drained_at) == 0
+    assert states(fleet)["email-1"] == "drained"
+    drain(fleet.runtime, "email-1", OPERATOR, undo=True)
+    fleet.wait(lambda: states(fleet).get("email-1") == "running")
+    drain(fleet.runtime, "email-2", OPERATOR)
+    fleet.wait(lambda: drained(fleet, "email-2"))
+    fleet.enqueue("around", 50, first=500, urgency="normal")
+    fleet.at_rest("around", 550).check()
+    assert tried_by(fleet, "email-1", drained_at) == 50
+    drain(fleet.runtime, None, OPERATOR, undo=True)
+    fleet.wait(lambda: set(states(fleet).values()) == {"running"})
+
+
+def test_where_nobody_takes_work_it_is_said(fleet: Fleet) -> None:
+    drain(fleet.runtime, "email-1", OPERATOR)
+    drain(fleet.runtime, "email-2", OPERATOR)
+    fleet.wait(lambda: drained(fleet, "email-1", "email-2"))
+    fleet.enqueue("waits", 10, urgency="bulk")
+    fleet.wait(lambda: fleet.accepted("waits") == 10)
+    state = fleet.wait(lambda: _with_lanes(fleet))
+    assert [(lane["queue"], lane["consumers"]) for lane in state["lanes"]] == [("email.bulk", 0)]
+    assert state["consumers"]["email.urgent"] == 1
+    assert {one["name"].partition("@")[0]: one["state"] for one in state["workers"]} == {
+        "control-1": "running",
+        "core-1": "running",
+        "core-2": "running",
+        "email-urgent-1": "running",
+        "email-1": "drained",
+        "email-2": "drained",
+    }
+    # One that is started in its place is not drained, though it has the same name.
+    fleet.kill("email-1")
+    fleet.wait(lambda: states(fleet).get("email-1") == "running")
+    fleet.at_rest("waits", 10).check()
+    drain(fleet.runtime, None, OPERATOR, undo=True)
+    fleet.wait(lambda: set(states(fleet).values()) == {"running"})
+
+
+def _with_lanes(fleet: Fleet) -> dict[str, Any] | None:
+    state = queue_state(fleet.runtime)
+    return state if state["lanes"] else None
