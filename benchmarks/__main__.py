@@ -15,7 +15,10 @@ from pathlib import Path
 
 from app.observe.logging import configure_logging
 from benchmarks import baselines, pressure, report, ticks
+from benchmarks import hooks as webhooks
+from benchmarks import vendor as vendors
 from benchmarks.converge import converge
+from benchmarks.decisions import decisions
 from benchmarks.intake_http import http_intake
 from benchmarks.place import UNLIMITED, Place
 from benchmarks.report import Findings
@@ -30,6 +33,9 @@ class Sizes:
     empty_tasks: int = 3_000
     by_hand: int = 800
     http: int = 20_000
+    hooks: int = 20_000
+    vendor: int = 6_000
+    decisions: int = 10_000
     many_rows: int = 1_000_000
     few_rows: int = 1_000
     ticks: int = 300
@@ -47,6 +53,9 @@ QUICK = Sizes(
     empty_tasks=300,
     by_hand=40,
     http=1_000,
+    hooks=1_000,
+    vendor=400,
+    decisions=1_000,
     many_rows=20_000,
     ticks=20,
     limit_s=3,
@@ -111,6 +120,40 @@ def urgent(place: Place, port: int, sizes: Sizes, findings: Findings) -> None:
     findings.more["urgent"] = {name: round(value, 4) for name, value in asdict(found).items()}
 
 
+def hooks(place: Place, _port: int, sizes: Sizes, findings: Findings) -> None:
+    """Receipts kept by one API process, and read into events."""
+    for number in range(1, sizes.rounds + 1):
+        with _step(f"webhooks, round {number} of {sizes.rounds}: {sizes.hooks:,} receipts"):
+            found = webhooks.hooks(place, sizes.hooks)
+        findings.note("hooks_kept_per_s", found.kept)
+        findings.note("hooks_bare_per_s", found.bare)
+        findings.note("hooks_read_per_s", found.read)
+    findings.ratio("hooks_kept_vs_bare", "hooks_kept_per_s", "hooks_bare_per_s")
+    findings.rates["hooks_kept_per_s"] = findings.median("hooks_kept_per_s")
+    findings.rates["hooks_read_per_s"] = findings.median("hooks_read_per_s")
+
+
+def vendor(place: Place, port: int, sizes: Sizes, findings: Findings) -> None:
+    """One worker process at an HTTP provider that answers in 100 ms."""
+    for number in range(1, sizes.rounds + 1):
+        with _step(f"an HTTP provider of 100 ms, round {number} of {sizes.rounds}"):
+            bare, ours = vendors.http_provider(place, port, sizes.vendor)
+        findings.note("vendor_bare_per_s", bare.per_s)
+        findings.note("vendor_per_s", ours.per_s)
+        findings.note("vendor_in_air", ours.in_air)
+        findings.more["vendor"] = {"bare": asdict(bare), "ours": asdict(ours)}
+    findings.ratio("vendor_vs_bare_pool", "vendor_per_s", "vendor_bare_per_s")
+    findings.rates["vendor_in_air"] = findings.median("vendor_in_air")
+
+
+def decide(place: Place, _port: int, sizes: Sizes, findings: Findings) -> None:
+    """Decisions of customers who have said and wished for everything that they can."""
+    for number in range(1, sizes.rounds + 1):
+        with _step(f"{sizes.decisions:,} decisions, round {number} of {sizes.rounds}"):
+            findings.note("decisions_per_s", decisions(place, sizes.decisions))
+    findings.rates["decisions_per_s"] = findings.median("decisions_per_s")
+
+
 def memory(place: Place, port: int, sizes: Sizes, findings: Findings) -> None:
     """Memory of a worker over very many messages."""
     with _step(f"memory of the mail worker over {sizes.memory:,} messages"):
@@ -124,6 +167,9 @@ MEASURES: dict[str, Measure] = {
     "tick": tick,
     "limit": limit,
     "urgent": urgent,
+    "hooks": hooks,
+    "vendor": vendor,
+    "decide": decide,
     "memory": memory,
 }
 

@@ -63,9 +63,9 @@ def _from_next_tick(place: Place, fleet: Fleet, count: int) -> float:
     return time.monotonic() - started
 
 
-def send(place: Place, count: int, label: str) -> float:
+def send(place: Place, count: int, label: str, **more: Any) -> float:
     """Enqueue intents and return the seconds until the last attempt is recorded."""
-    documents = prepared(count, label)
+    documents = prepared(count, label, **more)
     producer = Producer(place.settings.broker_url)
     started = time.monotonic()
     producer.enqueue_many(documents)
@@ -75,9 +75,9 @@ def send(place: Place, count: int, label: str) -> float:
     return took
 
 
-def prepared(count: int, label: str) -> list[dict[str, Any]]:
+def prepared(count: int, label: str, **more: Any) -> list[dict[str, Any]]:
     """Documents that no garbage collection of ours looks at: a service has not so many at once."""
-    documents = mail.intents(count, CUSTOMERS, f"{label}-{uuid4().hex}")
+    documents = mail.intents(count, CUSTOMERS, f"{label}-{uuid4().hex}", **more)
     gc.collect()
     gc.freeze()
     return documents

@@ -10,7 +10,7 @@ from uuid import uuid4
 import orjson
 import requests
 
-from app.usecases.keys import create_key
+from app.usecases.operating.keys import create_key
 from benchmarks import mail
 from benchmarks.place import CUSTOMERS, Place, Stuck, end, wait_until
 
@@ -25,7 +25,7 @@ def http_intake(place: Place, count: int) -> float:
     runtime = place.runtime()
     key = create_key(runtime, "demo")
     runtime.engine.dispose()
-    with _api(place) as url:
+    with api(place) as url:
         _post_all(url, key, LINES * CONNECTIONS)
         took = _post_all(url, key, count)
     place.empty()
@@ -33,13 +33,13 @@ def http_intake(place: Place, count: int) -> float:
 
 
 @contextmanager
-def _api(place: Place) -> Iterator[str]:
-    """One API process as `converge up` starts it."""
+def api(place: Place, module: str = "app.api.server") -> Iterator[str]:
+    """One API process as `converge up` starts it, or with more in it; yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    process = place.spawn("api", "-m", "app.api.server", CONVERGE_API_PORT=str(port))
+    process = place.spawn("api", "-m", module, CONVERGE_API_PORT=str(port))
 
     def ready() -> bool:
         if process.poll() is not None:

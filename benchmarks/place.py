@@ -24,8 +24,8 @@ from redis import Redis
 from app.bootstrap import build
 from app.embedded import EmbeddedServers
 from app.store import migrate
-from app.usecases.apply import BrandWish, Declared, apply
-from app.usecases.customers import put_customers
+from app.usecases.operating.apply import BrandWish, Declared, apply
+from app.usecases.people.customers import put_customers
 from app.usecases.runtime import Runtime
 from benchmarks import mail
 from config.schema import load_brands, load_policies
@@ -45,13 +45,15 @@ host = "127.0.0.1"
 port = {port}
 tls = "none"
 """
+SANDBOX_SECRET = "a-secret-of-the-sandbox"
 PHONE = """
 [texts]
 channel = "sms"
 provider = "sandbox"
-url = "http://127.0.0.1:9"
-secret = "unused"
+url = "{url}"
+secret = "{secret}"
 """
+NOWHERE = "http://127.0.0.1:9"
 UNLIMITED = 100_000
 """A rate that never binds, so that the permits are asked for all the same."""
 
@@ -109,13 +111,14 @@ class Place:
 
     # -- configuration ---------------------------------------------------------------------------
 
-    def accounts(self, **relays: tuple[int, float | None]) -> None:
+    def accounts(self, phone_url: str = NOWHERE, **relays: tuple[int, float | None]) -> None:
         """Write providers.toml: mail accounts by name as (port, rate), and one for texts."""
         tables = [
             RELAY.format(name=name, port=port) + (f"rate = {rate}\n" if rate else "")
             for name, (port, rate) in relays.items()
         ]
-        (self.settings.config_dir / "providers.toml").write_text("".join([*tables, PHONE]))
+        tables.append(PHONE.format(url=phone_url, secret=SANDBOX_SECRET))
+        (self.settings.config_dir / "providers.toml").write_text("".join(tables))
 
     def runtime(self) -> Runtime:
         """A runtime of this process, as workers have one."""
@@ -132,6 +135,12 @@ class Place:
         """Run one statement in a transaction of its own."""
         with psycopg.connect(self.settings.database_url, autocommit=True) as connection:
             connection.execute(statement, parameters)
+
+    def script(self, statements: str) -> None:
+        """Run several statements in one session."""
+        with psycopg.connect(self.settings.database_url, autocommit=True) as connection:
+            for statement in statements.split(";"):
+                connection.execute(statement.encode())
 
     def one(self, query: str, parameters: Sequence[Any] = ()) -> Any:
         """The first column of the first row."""

@@ -47,6 +47,12 @@ GOALS = (
     Goal("rates", "delivered_per_s", "(d) mails a second, the whole way", 3500),
     Goal("rates", "intake_producer_per_s", "intents a second, enqueue_many to commit", 10_000),
     Goal("rates", "intake_http_per_s", "intents a second, HTTP batches", 5_000),
+    Goal("ratios", "hooks_kept_vs_bare", "webhooks kept / answered and let go", 0.25),
+    Goal("rates", "hooks_kept_per_s", "webhooks kept a second, one API process", 1_500),
+    Goal("rates", "hooks_read_per_s", "webhooks read into events a second", 5_000),
+    Goal("ratios", "vendor_vs_bare_pool", "HTTP provider of 100 ms / bare thread pool", 0.8),
+    Goal("rates", "vendor_in_air", "requests of one worker in the air, on average", 64),
+    Goal("rates", "decisions_per_s", "decisions a second with consents and caps", 5_000),
     Goal("rates", "urgent_p95_s", "urgent intents: 95 % handed over within (s)", at_most=1.0),
     Goal("rates", "worker_rss_growth", "memory of the mail worker, growth", at_most=0.05),
 )

@@ -7,7 +7,7 @@ import psycopg
 
 from app.bootstrap import build
 from app.store import migrate
-from app.usecases.dispatch import dispatch
+from app.usecases.delivering.dispatch import dispatch
 from app.usecases.runtime import Runtime
 from benchmarks.place import Place
 
