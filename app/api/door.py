@@ -156,7 +156,7 @@ def too_slow() -> Problem:
 def too_large(max_bytes: int, path: str = "") -> Problem:
     """The problem of a body over the limit."""
     if _is_hook(path):
-        instead = "of a mail that came back, its first 1,000,000 bytes are enough"
+        instead = "of the mail that came back, its report and the head of ours are enough"
     else:
         instead = "send intents in several batches"
     return Problem(

@@ -24,6 +24,8 @@ BrandName = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
 DEFAULT_BRAND = "demo"
+MOST_ID = 2**63 - 1
+"""The ledger counts no further."""
 
 
 @cache

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.text import Text
 
-from app.channels.registry import Account, build_accounts
+from app.channels.registry import Account, InvalidAccount, build_accounts
 from app.cli import context
 from app.cli.context import Json, declared
 from app.cli.failures import FAILED, told
@@ -24,12 +24,15 @@ from app.store.session import make_engine
 from app.usecases.operating.apply import Declared, difference
 from app.usecases.runtime import Runtime
 from app.usecases.telling.inspect import queue_state
-from config.schema import load_toml
-from config.settings import Settings, load_settings
+from config.schema import DeclarationError, load_toml
+from config.settings import Settings, SettingsError, load_settings
 
 LATE_S = 30
 """Work that is due for longer, and held by nothing, is looked at by nobody."""
 CONNECT_S = 3.0
+_FAULTS = (SettingsError, DeclarationError, InvalidAccount)
+"""Their texts have a line for each fault, which names its own way out."""
+_MARGIN = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,13 @@ def _show(finding: Finding) -> None:
     mark, style = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}[
         finding.state
     ]
+    text = finding.text.replace("\n", "\n" + " " * _MARGIN)
     out.print(
-        Text.assemble((f"{mark} ", style), (f"{finding.what:<13}", "bold"), finding.text),
+        Text.assemble((f"{mark} ", style), (f"{finding.what:<13}", "bold"), text),
         soft_wrap=True,
     )
     if finding.way_out:
-        out.print(Text(f"  {'':<13}→ {finding.way_out}", style="cyan"), soft_wrap=True)
+        out.print(Text(f"{'':{_MARGIN}}→ {finding.way_out}", style="cyan"), soft_wrap=True)
 
 
 def _findings() -> Iterator[Finding]:
@@ -115,6 +119,8 @@ def _look(what: str, at: Callable[[], Finding | str]) -> Finding:
         known = told(error)
         if known is None:
             raise
+        if isinstance(error, _FAULTS):
+            return Finding(what, "wrong", known[0])
         text, _, way_out = known[0].partition("\n")
         return Finding(what, "wrong", text, way_out)
     return found if isinstance(found, Finding) else Finding(what, "ok", found)

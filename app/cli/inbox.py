@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from app.cli.context import Json, Limit, runtime
+from app.cli.context import MOST_ID, Json, Limit, runtime
 from app.cli.control import actor
 from app.cli.failures import FAILED
 from app.cli.screen import err, out, plural, print_json, print_table
@@ -54,7 +54,8 @@ def list_unfinished(
 
 def retry(
     ids: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID...]", help="Which; all that was given up.")
+        list[int] | None,
+        typer.Argument(metavar="[ID...]", help="Which; all that was given up.", min=1, max=MOST_ID),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; it is kept.")] = "",
     json: Json = False,

@@ -7,7 +7,15 @@ from uuid import UUID
 import typer
 from rich.text import Text
 
-from app.cli.context import Json, Limit, brand_called, id_of, runtime, since_moment
+from app.cli.context import (
+    MOST_ID,
+    Json,
+    Limit,
+    brand_called,
+    id_of,
+    runtime,
+    since_moment,
+)
 from app.cli.control import actor
 from app.cli.failures import FAILED, USAGE, Problem
 from app.cli.queues import show_queues
@@ -138,7 +146,9 @@ def failed_list(brand: AnyBrand = None, limit: Limit = 50, json: Json = False) -
 
 
 def failed_show(
-    delivery: Annotated[int, typer.Argument(metavar="ID", help="As `failed list` has it.")],
+    delivery: Annotated[
+        int, typer.Argument(metavar="ID", help="As `failed list` has it.", min=1, max=MOST_ID)
+    ],
     json: Json = False,
 ) -> None:
     """Show one failed delivery and each of its attempts."""
@@ -159,7 +169,9 @@ def failed_show(
 
 
 def failed_replay(
-    deliveries: Annotated[list[int], typer.Argument(metavar="ID...", help="Which.")],
+    deliveries: Annotated[
+        list[int], typer.Argument(metavar="ID...", help="Which.", min=1, max=MOST_ID)
+    ],
     reason: Annotated[str, typer.Option("--reason", help="Why; it is kept.")] = "",
     json: Json = False,
 ) -> None:

@@ -341,6 +341,9 @@ def test_refusals_of_the_broker_are_listed(converge: Converge) -> None:
         (["cancel", "x", "--reason", "x"], "is no id"),
         (["worker", "faxes"], "There is no fleet"),
         (["failed", "show", "x"], "Invalid value"),
+        (["failed", "show", str(2**63)], "is not in the range"),
+        (["failed", "replay", "5", str(2**63), "--reason", "x"], "is not in the range"),
+        (["inbox", "retry", str(2**63), "--reason", "x"], "is not in the range"),
         (["nonsense"], "No such command"),
     ],
 )

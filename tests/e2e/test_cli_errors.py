@@ -136,6 +136,11 @@ def test_wrong_declarations_are_told_by_place(in_process: Inside, empty: str, co
         status, _, errors = in_process(*command)
         assert status == 1
         assert "policies.toml: [notify] expires_after: must be a time" in errors
+    _, output, _ = in_process("doctor")
+    faults = output.partition("✗ declarations ")[2].splitlines()[:2]
+    assert "[notify] expires_after: must be a time" in faults[0]
+    assert faults[1].startswith(" " * 15), "each fault stands below the one before"
+    assert "[notify] steps: " in faults[1]
     policies.write_text("[notify\n")
     assert "is not TOML" in in_process("apply", "--yes")[2]
 

@@ -193,7 +193,7 @@ def test_one_that_is_longer_still_is_refused_clearly_and_its_beginning_is_enough
 ) -> None:
     huge = dsn(original=returned(token(posting)) + "\n" + "x" * 15_000_000)
     problem = posting.problem(came(posting, huge), 413, "body")
-    assert "its first 1,000,000 bytes are enough" in problem["detail"]
+    assert "its report and the head of ours are enough" in problem["detail"]
     assert pipe(posting, huge).returncode == 0
     assert posting.read_feedback() == {"bounced": 1}
 
