@@ -66,6 +66,8 @@ def test_one_trace_from_the_producer_to_what_came_back(site: Site, collector: Co
         assert html is not None
         path = re.findall(r"https://converge\.example(/c/[\w-]{36})", str(html.get_content()))[0]
         assert site.fetch(path, agent=BROWSER).status_code == 302
+    kept = "SELECT 1 FROM inbox"  # a fetch is noted after its answer
+    wait_for(lambda: len(house.rows(kept)) == 3, "the three fetches are kept")
     read_feedback(house.runtime)
     wait_for(lambda: "converge.event" in collector.names, "the last span is exported")
 
