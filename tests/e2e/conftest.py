@@ -114,7 +114,7 @@ class Converge:
         answer = requests.get(
             f"{self.url('api_port')}/v1/intents/{intent_id}",
             headers={"Authorization": f"Bearer {self.key}"},
-            timeout=10,
+            timeout=30,
         )
         assert answer.status_code == 200, answer.text
         told: dict[str, Any] = answer.json()
@@ -123,7 +123,7 @@ class Converge:
 
     def screen(self, address: str) -> list[dict[str, Any]]:
         """What an address got in the sandbox."""
-        answer = requests.get(f"{self.url('sandbox_url')}/state", params={"to": address}, timeout=5)
+        answer = requests.get(f"{self.url('sandbox_url')}/state", params={"to": address}, timeout=30)
         messages: list[dict[str, Any]] = answer.json()["messages"]
         return messages
 

@@ -94,7 +94,7 @@ def _forms(secret: str) -> set[bytes]:
 
 def _tasks(converge: Converge, flower: requests.Session) -> dict[str, dict[str, Any]]:
     tasks: dict[str, dict[str, Any]] = flower.get(
-        f"{converge.url('flower_port')}/api/tasks", params={"limit": 10_000}, timeout=10
+        f"{converge.url('flower_port')}/api/tasks", params={"limit": 10_000}, timeout=30
     ).json()
     return tasks
 
@@ -148,7 +148,7 @@ def test_flower_and_redis_tell_nothing_of_a_customer(
     assert "email deliveries" in done[task]["args"]
 
     base = converge.url("flower_port")
-    workers = flower.get(f"{base}/api/workers", timeout=10).json()
+    workers = flower.get(f"{base}/api/workers", timeout=30).json()
     pages = [
         *PAGES,
         *(f"/worker/{name}" for name in workers),
@@ -156,10 +156,10 @@ def test_flower_and_redis_tell_nothing_of_a_customer(
         *(f"/api/task/info/{one}" for one in done if one == task),
     ]
     for page in pages:
-        answer = flower.get(base + page, timeout=10)
+        answer = flower.get(base + page, timeout=30)
         assert answer.status_code == 200, page
         assert _leaks(answer.content) == [], page
-    assert requests.get(f"{base}/tasks", timeout=10).status_code == 401, "a password is asked for"
+    assert requests.get(f"{base}/tasks", timeout=30).status_code == 401, "a password is asked for"
 
     values = list(_everything(redis))
     assert any(value.startswith(b"converge:") for value in values), "Redis was read"
