@@ -263,16 +263,19 @@ def test_everything_works_without_scripts(centre: Centre) -> None:
         expect(page.locator("#senders")).to_contain_text("Muted until")
         assert centre.now()["senders"]["care"]["muted"]
         page.get_by_role("button", name="Unmute").click()
+        expect(page.get_by_role("button", name="Unmute")).to_have_count(0)
         assert not centre.now()["senders"]["care"]["muted"]
 
         page.get_by_label("First", exact=True).select_option(label="Text message")
         page.locator("#channels").get_by_role("button", name="Save").click()
+        expect(page.locator("#channels").get_by_role("status")).to_have_text("Saved.")
         assert centre.now()["channels"] == ["sms"]
 
         page.get_by_label("From").fill("22:00")
         page.get_by_label("To", exact=True).fill("07:30")
         page.get_by_label("Your time zone").select_option("Europe/Berlin")
         page.locator("#quiet").get_by_role("button", name="Save").click()
+        expect(page.locator("#quiet").get_by_role("status")).to_have_text("Saved.")
         assert centre.now()["quiet_hours"] == {"from": "22:00", "to": "07:30"}
         assert centre.now()["timezone"] == "Europe/Berlin"
 
@@ -286,6 +289,7 @@ def test_everything_works_without_scripts(centre: Centre) -> None:
         mail.get_by_role("button", name="Remove").click()
         expect(page.get_by_role("heading")).to_have_text("Remove this address?")
         page.get_by_role("button", name="Remove").click()
+        expect(page.get_by_role("heading", name="Remove this address?")).to_have_count(0)
         have = [one["address"] for one in centre.now()["addresses"]]
         assert have == ["@ada:example.org", "+4930901820"]
 
@@ -299,6 +303,7 @@ def test_everything_works_without_scripts(centre: Centre) -> None:
         expect(page.locator("#pause")).to_contain_text("Everything is paused")
         assert centre.now()["everything"]["muted"]
         page.get_by_role("button", name="Send me messages again").click()
+        expect(page.locator("#pause")).not_to_contain_text("Everything is paused")
         assert not centre.now()["everything"]["muted"]
 
 

@@ -1,5 +1,6 @@
 """Converge as a user runs it: `converge up` in a folder of its own, shared by the tests here."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,9 @@ class Converge:
 
     def screen(self, address: str) -> list[dict[str, Any]]:
         """What an address got in the sandbox."""
-        answer = requests.get(f"{self.url('sandbox_url')}/state", params={"to": address}, timeout=30)
+        answer = requests.get(
+            f"{self.url('sandbox_url')}/state", params={"to": address}, timeout=30
+        )
         messages: list[dict[str, Any]] = answer.json()["messages"]
         return messages
 
@@ -152,8 +155,26 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """While the block runs no other test's Converge begins: both would choose the same ports."""
+    with (Path(tempfile.gettempdir()) / "converge-e2e.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def running(folder: Path, **settings: str | Path) -> Iterator[Converge]:
     """Run `converge up` on the data of `folder` until the block ends."""
+    with _one_at_a_time():
+        converge = _begin(folder, settings)
+    try:
+        yield converge
+    finally:
+        if converge.process.poll() is None:
+            converge.stop()
+
+
+def _begin(folder: Path, settings: Mapping[str, str | Path]) -> Converge:
     output = folder / "output.txt"
     with output.open("wb") as out:
         process = subprocess.Popen(
@@ -171,11 +192,11 @@ def running(folder: Path, **settings: str | Path) -> Iterator[Converge]:
             "Converge runs",
             READY_WITHIN_S,
         )
-        assert process.poll() is None, output.read_text()
-        yield converge
-    finally:
-        if process.poll() is None:
-            converge.stop()
+    except AssertionError:
+        converge.stop()
+        raise
+    assert process.poll() is None, output.read_text()
+    return converge
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_a_key_over_its_rate_waits_in_every_process_and_nothing_is_taken(site: S
     assert site.post("/v1/intents", intent(), key=key).status_code == 201
     with serving(create(site.house.runtime)) as url:
         for place in (site, replace(site, url=url)):
-            assert 90 <= over(site, place.post("/v1/intents", intent(), key=key)) <= 100
+            assert 50 <= over(site, place.post("/v1/intents", intent(), key=key)) <= 100
             over(site, place.post("/v1/intents/batch", [intent()], key=key))
             assert place.get("/v1/intents", key=key).status_code == 200  # reading is not counted
     assert intents(site) == 1
@@ -84,12 +84,12 @@ def test_with_redis_away_keys_are_not_held_to_their_rates(site: Site) -> None:
 def test_what_nobody_asked_for_is_saved_up_for_a_second(redis_url: str) -> None:
     with Redis.from_url(redis_url) as redis:
         limits = RateLimits(redis)
-        limit = Limit("key:1", 20)
-        assert limits.admit(limit, 20) == 0
-        assert 0 < limits.admit(limit, 1) <= 0.05
-        assert limits.admit(Limit("key:2", 20), 1) == 0  # each key by itself
+        limit = Limit("key:1", 2)
+        assert limits.admit(limit, 2) == 0
+        assert 0 < limits.admit(limit, 1) <= 0.5
+        assert limits.admit(Limit("key:2", 2), 1) == 0  # each key by itself
         wait_for(lambda: limits.admit(limit, 1000) == 0, "what was taken is paid off")
-        assert 40 < limits.admit(limit, 1) <= 50  # and so is what came at once
+        assert 400 < limits.admit(limit, 1) <= 500  # and so is what came at once
 
 
 def test_a_rate_that_would_stop_or_never_bind_is_refused(site: Site) -> None:
@@ -244,7 +244,7 @@ def test_pipelined_requests_are_answered_in_order_and_garbage_ends_them(site: Si
 class Hasty(BoundedHttp):
     """Waits for heads no longer than a test does."""
 
-    head_s = 0.3
+    head_s = 1.0
 
 
 def test_a_head_that_does_not_arrive_is_not_waited_for(site: Site) -> None:

@@ -122,6 +122,7 @@ def audited(site: Site) -> list[Any]:
 
 def test_a_key_asks_for_a_link_that_may_do_all(site: Site) -> None:
     visitor = Visitor(site)
+    hour = datetime.now(UTC) + timedelta(hours=1)
     answer = site.post("/v1/customers/ada/preferences/link")
     assert answer.status_code == 201, answer.text
     told = answer.json()
@@ -129,7 +130,6 @@ def test_a_key_asks_for_a_link_that_may_do_all(site: Site) -> None:
     assert found
     visitor.path = found[1]
     assert full(site, visitor)
-    hour = datetime.now(UTC) + timedelta(hours=1)
     assert hour <= datetime.fromisoformat(told["expires_at"]) <= hour + timedelta(hours=1)
     assert audited(site) == [("preferences.link", "")]
     longer = site.post("/v1/customers/ada/preferences/link", {"hours": 24}).json()

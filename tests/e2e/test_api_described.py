@@ -31,6 +31,7 @@ def described(site: Site, folder: Path, *options: str) -> None:
     assert f"Tested: {sum(map(len, paths.values()))}" in done.stdout, done.stdout
 
 
+@pytest.mark.timeout(400)
 def test_the_api_does_as_it_is_described(site: Site, tmp_path: Path) -> None:
     described(
         site, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "8", "--seed", "1",

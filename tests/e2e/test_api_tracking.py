@@ -89,7 +89,7 @@ def test_an_open_marks_it_seen_and_cancels_the_next_channel(site: Site) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     wait_kept(site, 1)
     assert site.read_feedback()["seen"] == 1
-    assert site.house.hints.inbox == hints + 1
+    wait_for(lambda: site.house.hints.inbox == hints + 1, "the hint follows the commit")
     assert state(site, links) == ("seen", "opened")
     rows = site.house.rows("SELECT channel, state FROM deliveries ORDER BY step")
     assert [tuple(row) for row in rows] == [("email", "delivered"), ("sms", "cancelled")]

@@ -23,10 +23,11 @@ def ledger(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def add_worker(url: str, name: str, state: str, *queues: str) -> None:
-    """A process that beat just now."""
+    """A process that beat just now, and is there for as long as a test may take."""
     with psycopg.connect(url) as connection:
         connection.execute(
-            "INSERT INTO workers (id, name, queues, state) VALUES (gen_random_uuid(), %s, %s, %s)",
+            "INSERT INTO workers (id, name, queues, state, seen_at) "
+            "VALUES (gen_random_uuid(), %s, %s, %s, now() + interval '10 minutes')",
             (name, list(queues), state),
         )
 

@@ -3,12 +3,16 @@
 import shutil
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.e2e.conftest import ROOT, open_folder, run_converge, running, wait_for
+
+USUAL_PORTS = (8000, 5555, 1025, 8025)
 
 
 def _declarations_alone(folder: Path) -> Path:
@@ -20,12 +24,22 @@ def _declarations_alone(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def _usual_ports_taken() -> Iterator[None]:
+    with ExitStack() as taken:
+        for port in USUAL_PORTS:
+            with suppress(OSError):  # by another program, which does as well
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield
+
+
 @pytest.mark.timeout(300)
 def test_a_stop_leaves_no_process_and_a_second_start_finds_the_data() -> None:
     with open_folder() as folder:
-        with running(folder) as first:
+        # With the usual ports taken it chooses some that nobody else takes between the two starts.
+        with _usual_ports_taken(), running(folder) as first:
             key, ports = first.key, first.addresses
-            wait_for(lambda: key in first.output.read_text(), "the key is printed", 5)
+            wait_for(lambda: key in first.output.read_text(), "the key is printed")
             (verdict,) = first.enqueue(
                 {
                     "to": {"ref": "kept", "email": "ignore@sandbox.example"},
