@@ -28,6 +28,7 @@ from converge_producer.publishing import Publisher
 __all__ = ["SettingsError", "build", "running_settings", "runtime"]
 
 SEND_SHARE_OF_LEASE = 2 / 3
+HEARD_SHARE_OF_LEASE = 1 / 4
 _KEY_LOCKED = (
     "CONVERGE_SECRET: none of its secrets opens the key under which the ledger keeps addresses "
     "that said no. Put the former secret back, after the new one."
@@ -85,6 +86,7 @@ def build(settings: Settings) -> Runtime:
         tracing=tracing(os.environ),
         timing=Timing(
             lease=settings.lease_seconds,
+            hear_out=settings.lease_seconds * HEARD_SHARE_OF_LEASE,
             # What is being sent when a worker is asked to end, ends within its grace.
             send=min(settings.lease_seconds * SEND_SHARE_OF_LEASE, settings.soft_shutdown_seconds),
             hint_lost=settings.hint_lost_seconds,

@@ -8,6 +8,10 @@ its last messages failed. It stays open for 30 s, then twice as long each time, 
 Half-open is the mere passing of time: the next batch is the trial. Its success closes the breaker,
 its failure opens it again at once.
 
+An account may refuse one sender (whose domain is mistyped) and take all the others. So it counts as
+refused where it turns most of a batch away, and has turned away about a second's worth of messages
+since it last took as many. What is less takes traffic away by degrees, as failures do.
+
 Errors and latency are of the last minute or so: what is old counts for less and less, so that an
 account that nobody uses any more gets another chance.
 """
@@ -36,6 +40,8 @@ class BreakerSettings:
     longest_cool_down_s: float = 600.0
     opens_at_share: float = 0.9
     fewest_messages: int = 20
+    fewest_refused: int = 3
+    """Refused in a row; of an account that lately took more than so many a second, a second's."""
     memory_messages: int = 30
     newest_weight: float = 0.3
     forgotten_after_s: int = 86_400
@@ -50,9 +56,9 @@ class Health:
     """What is known of an account.
 
     `open_until`: the breaker lets nothing through before (None: closed, or time has passed).
-    `errors`: the share of messages that failed or came too fast lately, 0 to 1. `latency_s`:
-    seconds that a small batch took lately. `pace_per_s`: messages a second that one worker gets
-    through. None of them: not known.
+    `errors`: the share of messages that failed, came too fast or were refused for reasons of the
+    account lately, 0 to 1. `latency_s`: seconds that a small batch took lately. `pace_per_s`:
+    messages a second that one worker gets through. None of them: not known.
     """
 
     open_until: datetime | None = None
@@ -75,16 +81,18 @@ class AccountHealth:
         *,
         ok: int,
         failed: int,
-        account_rejected: bool,
         seconds: float,
         limited: int = 0,
+        refused: int = 0,
     ) -> None:
         """Fold one batch in.
 
         `ok` counts messages for which the account did its work, which includes recipients and
         contents that it rejected; `failed` those that were retryable or ambiguous. `limited` are
         those for which we were too fast: they take traffic away as failures do, and open no
-        breaker. `seconds` is the time inside the provider, without waiting for permits.
+        breaker. `refused` are those that it rejected for reasons of the account: they do so, too,
+        and open the breaker once there are enough of them in a row. `seconds` is the time inside
+        the provider, without waiting for permits.
         """
         of = self._settings
         try:
@@ -94,7 +102,7 @@ class AccountHealth:
                     args=[
                         ok,
                         failed,
-                        int(account_rejected),
+                        refused,
                         seconds,
                         of.cool_down_s,
                         of.longest_cool_down_s,
@@ -106,6 +114,7 @@ class AccountHealth:
                         of.window_s,
                         of.small_batch,
                         limited,
+                        of.fewest_refused,
                     ],
                 )
         except LimitsUnavailable as error:

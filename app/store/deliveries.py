@@ -212,14 +212,17 @@ class Watched:
     now: datetime
 
 
-def take_watched(connection: Connection, limit: int, look_again_s: float) -> list[Watched]:
-    """Take deliveries whose clock rang; each rings again after `look_again_s` seconds."""
+def take_watched(
+    connection: Connection, limit: int, look_again_s: float, *, undecided: bool = False
+) -> list[Watched]:
+    """Take deliveries whose clock rang; each rings again after `look_again_s` seconds.
+
+    `undecided`: those alone of which no verdict is known, whose lease ended or that have been
+    unknown for long enough.
+    """
     # Two statements: joined in one, the planner reads all intents for a tick that finds nothing.
     due = connection.execute(
-        sql("""
-            SELECT id FROM deliveries
-             WHERE due_at <= now() AND due_at IS NOT NULL AND state NOT IN ('planned', 'queued')
-             ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED"""),
+        sql(_RANG.format("AND state IN ('sending', 'unknown')" if undecided else "")),
         {"limit": limit},
     )
     ids = list(due.scalars())
@@ -236,9 +239,16 @@ def take_watched(connection: Connection, limit: int, look_again_s: float) -> lis
     return [Watched(row[0], row[1], DeliveryState(row[2]), *row[3:]) for row in rows]
 
 
-def lose_leases(connection: Connection, ids: Collection[int]) -> None:
+_RANG = """
+    SELECT id FROM deliveries
+     WHERE due_at <= now() AND due_at IS NOT NULL AND state NOT IN ('planned', 'queued') {}
+     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED"""
+
+
+def lose_leases(connection: Connection, ids: Collection[int], hear_out_s: float) -> None:
     """Mark deliveries whose lease ended as unknown, and record the attempt of which nothing was
-    heard. The claim token stays, so that a slow worker can still say what happened.
+    heard. The claim token stays, so that a slow worker can still say what happened; for
+    `hear_out_s` seconds nothing else is done with them.
 
     What its provider has told of meanwhile (it has a reference) is sent.
     """
@@ -248,7 +258,10 @@ def lose_leases(connection: Connection, ids: Collection[int]) -> None:
                 UPDATE deliveries SET losses = losses + 1, attempts = attempts + 1,
                        state = CASE WHEN provider_ref IS NULL THEN 'unknown' ELSE 'sent' END,
                        handed_over_at = CASE WHEN provider_ref IS NOT NULL THEN now() END,
-                       reason = 'lease_ended', due_at = now()
+                       reason = 'lease_ended',
+                       due_at = CASE WHEN provider_ref IS NULL
+                                     THEN now() + make_interval(secs => :hear_out)
+                                     ELSE now() END
                  WHERE id = ANY(CAST(:ids AS bigint[])) AND state = 'sending'
                 RETURNING id, claim_token, attempts, account, provider_ref)
             INSERT INTO attempts (delivery_id, claim_token, number, account, outcome, reason, ref,
@@ -257,7 +270,7 @@ def lose_leases(connection: Connection, ids: Collection[int]) -> None:
                    now(), now()
               FROM lost
             ON CONFLICT (delivery_id, claim_token) DO NOTHING"""),
-        {"ids": list(ids)},
+        {"ids": list(ids), "hear_out": hear_out_s},
     )
 
 

@@ -237,6 +237,23 @@ def withdraw_untried(connection: Connection, ids: Collection[UUID], reason: str)
     return set(done.scalars())
 
 
+def any_to_decide(connection: Connection) -> bool:
+    """Whether the clock of an intent has rung, or that of a delivery whose verdict is known."""
+    # In order, so that the planner goes by the indexes: where many are thought to match, it hopes
+    # to meet one soon by reading the table.
+    asks: bool = connection.execute(
+        sql("""
+            SELECT (SELECT true FROM intents WHERE decide_at <= now()
+                     ORDER BY decide_at LIMIT 1) IS NOT NULL
+                OR (SELECT true FROM deliveries
+                     WHERE due_at <= now() AND due_at IS NOT NULL
+                       AND state NOT IN ('planned', 'queued')
+                       AND state NOT IN ('sending', 'unknown')
+                     ORDER BY due_at LIMIT 1) IS NOT NULL""")
+    ).scalar_one()
+    return asks
+
+
 def take_due_intents(connection: Connection, limit: int, look_again_s: float) -> list[UUID]:
     """Take open intents whose time has come; each comes again after `look_again_s` seconds."""
     rows = connection.execute(

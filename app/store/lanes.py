@@ -3,8 +3,9 @@
 Every move is a compare-and-set on the state.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -80,12 +81,14 @@ class Ways:
     """The accounts that released work is given to: in `turns`, with the record of that choice.
 
     `known` are all that serve the channel: what was given to one of them before keeps it.
-    `resting` are those of them that can take nothing for a while.
+    `resting` are those of them that can take nothing for a while, `full` those that have enough to
+    do for now.
     """
 
     turns: Sequence[str]
     known: Collection[str]
     resting: Collection[str] = ()
+    full: Collection[str] = ()
     choice_id: int | None = None
 
 
@@ -113,36 +116,81 @@ def next_suspect(connection: Connection, channel: str, *, test: bool) -> int | N
 def waiting_long(
     connection: Connection,
     channel: str,
+    lane: str,
+    since: Mapping[Flow, datetime | None],
     *,
-    test: bool,
     able: Collection[str],
     policies: Collection[int],
     waited_s: float,
     limit: int,
-) -> list[UUID]:
+) -> tuple[list[UUID], dict[Flow, datetime]]:
     """Find intents of these policies with an untried delivery on `channel` that has been due for so
-    many seconds, whose customer has an address on one of the `able` channels."""
-    rows = connection.execute(
-        sql("""
-            SELECT DISTINCT intent_id FROM (
-                SELECT d.intent_id FROM deliveries d JOIN intents i ON i.id = d.intent_id
-                 WHERE d.state = 'planned' AND d.channel = :channel AND d.test = :test
-                   AND d.attempts = 0 AND d.due_at <= now() - make_interval(secs => :waited)
-                   AND i.state = 'open' AND i.policy_id = ANY(CAST(:policies AS int[]))
-                   AND EXISTS (SELECT FROM endpoints e
-                                WHERE e.customer_id = i.customer_id AND e.state = 'active'
-                                  AND e.channel = ANY(CAST(:able AS text[])))
-                 LIMIT :limit) waiting"""),
+    many seconds, whose customer has an address on one of the `able` channels.
+
+    Flows are read in the order given, each from what has been due `since` then (None: from its
+    oldest), until `limit` deliveries are read, whether they are looked for or not. Returned with
+    the intents: since when those flows are to be read next time that were not read to their end.
+    """
+    flows = [
         {
+            "number": number,
+            "sender_id": flow.sender_id,
+            "campaign": flow.campaign,
+            "test": flow.test,
+            "since": at,
+        }
+        for number, (flow, at) in enumerate(since.items())
+    ]
+    rows = connection.execute(
+        sql(_WAITING_LONG),
+        {
+            "flows": as_rows(flows),
             "channel": channel,
-            "test": test,
+            "lane": lane,
             "able": list(able),
             "policies": list(policies),
             "waited": waited_s,
             "limit": limit,
         },
+    ).all()
+    found = [intent_id for row in rows for intent_id in row.intents or ()]
+    if sum(row.read for row in rows) < limit:
+        return found, {}
+    places, last = list(since.items()), rows[-1]
+    further = {flow: at for flow, at in places[last.number + 1 :] if at is not None}
+    flow, began = places[last.number]
+    # Where one moment fills a whole look, the next begins after it.
+    stuck = timedelta(microseconds=last.until == began)
+    return found, further | {flow: last.until + stuck}
+
+
+# The rows read are bounded before anything is joined to them: however many wait that are not
+# looked for, a look takes as long. Each limit of one keeps the planner from reading all intents, or
+# all endpoints, instead of those of these rows.
+_WAITING_LONG = """
+    WITH waiting AS MATERIALIZED (
+        SELECT f.number, d.* FROM json_to_recordset(CAST(:flows AS json)) AS f(
+                   number int, sender_id int, campaign text, test boolean, since timestamptz)
+         CROSS JOIN LATERAL (
+            SELECT intent_id, attempts, due_at FROM deliveries
+             WHERE state = 'planned' AND channel = :channel AND lane = :lane
+               AND sender_id = f.sender_id AND campaign = f.campaign AND test = f.test
+               AND due_at >= coalesce(f.since, '-infinity')
+               AND due_at <= now() - make_interval(secs => :waited)
+             ORDER BY due_at LIMIT :limit) d
+         LIMIT :limit
     )
-    return list(rows.scalars())
+    SELECT w.number, count(*) AS read, max(w.due_at) AS until,
+           array_agg(DISTINCT i.id) FILTER (
+               WHERE w.attempts = 0 AND i.state = 'open'
+                 AND i.policy_id = ANY(CAST(:policies AS int[]))
+                 AND (SELECT true FROM endpoints e
+                       WHERE e.customer_id = i.customer_id AND e.state = 'active'
+                         AND e.channel = ANY(CAST(:able AS text[])) LIMIT 1)) AS intents
+      FROM waiting w CROSS JOIN LATERAL (
+           SELECT id, state, policy_id, customer_id FROM intents
+            WHERE id = w.intent_id LIMIT 1) i
+     GROUP BY w.number ORDER BY w.number"""
 
 
 def release(
@@ -159,11 +207,12 @@ def release(
     A delivery that an account was assigned to before keeps it. From one that rests, that is held
     for its flow or that is not known any more it moves on, unless that account may have taken it:
     an attempt without a verdict is never repeated elsewhere, so it waits for its own; and one whose
-    account has not been known for `GONE_AFTER_S` seconds has failed. After `hint_lost_s` seconds
-    without a claim the hint counts as lost. Of those that are to be tried alone only `suspect`
-    goes.
+    account has not been known for `GONE_AFTER_S` seconds has failed. What was tried by a `full`
+    account waits until that has room, and those behind it go; what it has not tried moves on. After
+    `hint_lost_s` seconds without a claim the hint counts as lost. Of those that are to be tried
+    alone only `suspect` goes.
     """
-    able = [name for name in ways.known if name not in ways.resting]
+    able = [name for name in ways.known if name not in (*ways.resting, *ways.full)]
     flows = [
         {
             "sender_id": share.flow.sender_id,
@@ -171,6 +220,7 @@ def release(
             "test": share.flow.test,
             "most": share.most,
             "able": [name for name in able if name not in share.held],
+            "no_room": [name for name in ways.full if name not in share.held],
         }
         for share in shares
     ]
@@ -178,7 +228,8 @@ def release(
         sql(f"""
             WITH picked AS MATERIALIZED (
                 SELECT d.* FROM json_to_recordset(CAST(:flows AS json)) AS f(
-                           sender_id int, campaign text, test boolean, most int, able text[])
+                           sender_id int, campaign text, test boolean, most int, able text[],
+                           no_room text[])
                  CROSS JOIN LATERAL (
                     SELECT id, account = ANY(f.able) AS stays,
                            account <> '' AND account <> ALL(CAST(:known AS text[]))
@@ -187,6 +238,7 @@ def release(
                      WHERE state = 'planned' AND channel = :channel AND lane = :lane
                        AND sender_id = f.sender_id AND campaign = f.campaign AND test = f.test
                        AND due_at <= now()
+                       AND (attempts = 0 OR account <> ALL(f.no_room))
                        AND (account = '' OR account = ANY(f.able) OR attempts = 0
                             OR account <> ALL(CAST(:known AS text[]))
                                AND due_at < now() - make_interval(secs => :gone)

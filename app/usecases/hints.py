@@ -78,6 +78,11 @@ class Hints:
             _log.warning("queues_not_counted", reason=str(error))
             return None
 
+    def decisions_waiting(self) -> int | None:
+        """How many hints wait to be decided; None where that cannot be told."""
+        depths = self.depths()
+        return None if depths is None else depths.get(DECISIONS, 0)
+
     def _publish(self, messages: Iterable[Message]) -> None:
         try:
             self._publisher.publish_many(messages)

@@ -4,17 +4,19 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
 from app.channels.registry import Account, serving
 from app.domain.evidence import Suspicion
-from app.domain.vocabulary import Channel
+from app.domain.vocabulary import Channel, Urgency
 from app.limits.health import AccountHealth, Health
 from app.limits.rate import RateLimits
 from app.observe.tally import Tally
 from app.observe.tracing import Tracing
 from app.store.catalog import Catalog, load_catalog
+from app.store.lanes import Flow
 from app.usecases.copies import Copy
 from app.usecases.hints import Hints
 from app.usecases.rates import Rates
@@ -68,9 +70,14 @@ class CatalogCache:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Times in seconds. `lease` is longer than any client's total deadline (`send`)."""
+    """Times in seconds. `lease` is longer than any client's total deadline (`send`).
+
+    Whoever lost a lease is heard for `hear_out` before what they held may be tried again: after an
+    outage of the ledger they need a moment to come back and say that it was sent.
+    """
 
     lease: float = 60.0
+    hear_out: float = 15.0
     send: float = 40.0
     hint_lost: float = 30.0
 
@@ -95,6 +102,9 @@ class Runtime:
     suspicion: Suspicion = field(default_factory=Suspicion)
     tally: Tally = field(default_factory=Tally)
     tracing: Tracing = field(default_factory=Tracing)
+    read_to: dict[tuple[Channel, Urgency, bool], dict[Flow, datetime]] = field(default_factory=dict)
+    """Since when the dispatcher goes on reading what waits for a channel whose accounts all rest,
+    where it is too much for one look."""
 
     def accounts_for(self, channel: Channel | str, *, test: bool) -> list[Account]:
         """The accounts that serve a channel, for test intents or for live ones."""

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from email.utils import formatdate
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from app.domain.body import Body, ChatBody
 from app.domain.vocabulary import Channel
 from app.sandbox.mailsink import Faults, Features, MailSink
 from tests.contract.homeserver import Homeserver
-from tests.contract.servers import Answer, Request, ScriptedHttp, free_port
+from tests.contract.servers import Answer, Request, ScriptedHttp, refusing_port
 
 MIME = (
     b"From: store@example.com\r\nTo: ada@example.com\r\nSubject: Order 991\r\n\r\nOn its way.\r\n"
@@ -34,7 +35,7 @@ class Situation(Enum):
     ACCEPTS = "takes every message"
     REFUSES_BAD_RECIPIENT = "refuses messages to the bad recipient, and takes the rest"
     TOO_FAST_SECONDS = "429, Retry-After: 7"
-    TOO_FAST_DATE = "429, Retry-After as a date 30 s ahead"
+    TOO_FAST_DATE = "429, Retry-After as a date 90 s ahead"
     TOO_FAST_BARE = "429 without Retry-After"
     UNAVAILABLE_FOR_NOW = "503, Retry-After: 7"
     FAILS = "500, or SMTP's 451"
@@ -66,6 +67,10 @@ class Case(ABC):
     @abstractmethod
     def vendor(self, situation: Situation) -> Any:
         """A context manager that gives the provider's settings while the vendor runs."""
+
+    @abstractmethod
+    def came(self) -> bool:
+        """Whether a message has come to the vendor that ran last."""
 
     @abstractmethod
     def body(self) -> Body:
@@ -141,7 +146,7 @@ class HttpCase(Case):
                 return Answer(how="endless")
             case Situation.UNREADABLE if self.instead is not None:
                 return self._misshapen(self.yes(request))
-        return _PLAIN.get(situation) or self.yes(request)
+        return _plain(situation) or self.yes(request)
 
     def _misshapen(self, yes: Answer) -> Answer:
         document = json.loads(yes.body)
@@ -153,7 +158,8 @@ class HttpCase(Case):
     @contextmanager
     def vendor(self, situation: Situation) -> Iterator[dict[str, object]]:
         if situation is Situation.NOT_THERE:
-            yield self.settings(f"http://127.0.0.1:{free_port()}")
+            with refusing_port() as port:
+                yield self.settings(f"http://127.0.0.1:{port}")
             return
         server = ScriptedHttp(lambda request: self.answer(situation, request))
         with server.running():
@@ -163,28 +169,33 @@ class HttpCase(Case):
                 settings |= self.wrong_credentials()
             yield settings
 
+    def came(self) -> bool:
+        return any(self.carries(request) for request in self.server.requests)
+
+    def carries(self, _request: Request) -> bool:
+        """Whether it is a message, and no question before one."""
+        return True
+
     @abstractmethod
     def wrong_credentials(self) -> dict[str, object]:
         """Settings with which the vendor does not know us."""
 
 
-_PLAIN = {
-    Situation.TOO_FAST_SECONDS: Answer(429, headers={"Retry-After": "7"}),
-    Situation.TOO_FAST_DATE: Answer(
-        429,
-        headers={
-            "Retry-After": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 90))
-        },
-    ),
-    Situation.TOO_FAST_BARE: Answer(429),
-    Situation.UNAVAILABLE_FOR_NOW: Answer(503, headers={"Retry-After": "7"}),
-    Situation.FAILS: Answer(500, b"<h1>Oops</h1>"),
-    Situation.BAD_GATEWAY: Answer(502),
-    Situation.KNOWN_ALREADY: Answer(409),
-    Situation.FORBIDDEN: Answer(403),
-    Situation.TOO_BIG: Answer(413),
-    Situation.UNREADABLE: Answer(200, b"<html>Welcome</html>"),
-}
+def _plain(situation: Situation) -> Answer | None:
+    soon = formatdate(time.time() + 90, usegmt=True)
+    answers = {
+        Situation.TOO_FAST_SECONDS: Answer(429, headers={"Retry-After": "7"}),
+        Situation.TOO_FAST_DATE: Answer(429, headers={"Retry-After": soon}),
+        Situation.TOO_FAST_BARE: Answer(429),
+        Situation.UNAVAILABLE_FOR_NOW: Answer(503, headers={"Retry-After": "7"}),
+        Situation.FAILS: Answer(500, b"<h1>Oops</h1>"),
+        Situation.BAD_GATEWAY: Answer(502),
+        Situation.KNOWN_ALREADY: Answer(409),
+        Situation.FORBIDDEN: Answer(403),
+        Situation.TOO_BIG: Answer(413),
+        Situation.UNREADABLE: Answer(200, b"<html>Welcome</html>"),
+    }
+    return answers.get(situation)
 
 
 class SandboxCase(HttpCase):
@@ -297,8 +308,11 @@ class MatrixCase(HttpCase):
         with super().vendor(situation) as settings:
             yield settings
 
+    def carries(self, request: Request) -> bool:
+        return "/send/" in request.path
+
     def answer(self, situation: Situation, request: Request) -> Answer:
-        if "/send/" in request.path or not self.knows_us(request):
+        if self.carries(request) or not self.knows_us(request):
             return super().answer(situation, request)
         return self.home.answer(request)
 
@@ -344,7 +358,8 @@ class SmtpCase(Case):
     def vendor(self, situation: Situation) -> Iterator[dict[str, object]]:
         settings = {"host": "127.0.0.1", "tls": "none", "helo": "client.example"}
         if situation is Situation.NOT_THERE:
-            yield {**settings, "port": free_port()}
+            with refusing_port() as port:
+                yield {**settings, "port": port}
             return
         features = Features(**self.features)  # type: ignore[arg-type]
         if situation in {Situation.WRONG_CREDENTIALS, Situation.FORBIDDEN}:
@@ -354,6 +369,9 @@ class SmtpCase(Case):
         with MailSink(features, self.faults(situation)).running() as sink:
             self.sink = sink
             yield {**settings, "port": sink.port}
+
+    def came(self) -> bool:
+        return bool(self.sink.messages)
 
     def faults(self, situation: Situation) -> Faults:
         match situation:

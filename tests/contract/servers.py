@@ -132,7 +132,15 @@ def _read(stream) -> Request | None:  # type: ignore[no-untyped-def]
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port for a server that is about to be started."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port on which nobody listens: it is held, so that nobody else comes to meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])

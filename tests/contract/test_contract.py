@@ -72,14 +72,30 @@ def _send(provider: Provider, messages: list, seconds: float) -> list[Outcome]: 
     return outcomes
 
 
+def _once_it_has_come(case: Case, send: Callable[[float], list[Outcome]]) -> list[Outcome]:
+    """Send within so many seconds; within more of them where no message came to its vendor.
+
+    On a slow machine the time may be over before anything has left, and that proves nothing.
+    """
+    for seconds in (0.5, 5.0, 15.0):
+        outcomes = send(seconds)
+        if case.came():
+            break
+    return outcomes
+
+
 @pytest.mark.parametrize("situation", Situation, ids=lambda s: s.name)
 def test_what_happens_is_the_right_outcome(case: Case, situation: Situation) -> None:
     if situation in case.exempt:
         assert case.exempt[situation]
         return
-    seconds = 0.5 if situation in ENDS_BY_THE_CLOCK else 20.0
-    with case.provider_in(situation) as provider:
-        [outcome] = _send(provider, [case.message(1)], seconds)
+
+    def send(seconds: float) -> list[Outcome]:
+        with case.provider_in(situation) as provider:
+            return _send(provider, [case.message(1)], seconds)
+
+    by_the_clock = situation in ENDS_BY_THE_CLOCK
+    [outcome] = _once_it_has_come(case, send) if by_the_clock else send(20.0)
     assert EXPECTED[situation](outcome), outcome
 
 
@@ -109,10 +125,14 @@ def test_a_yes_without_a_reference_is_none(case: Case, instead: object) -> None:
 
 
 def test_its_own_timeouts_end_a_hang_before_the_deadline(case: Case) -> None:
-    with case.provider_in(Situation.HANGS, read_timeout=0.3) as provider:
-        began = time.monotonic()
-        [outcome] = _send(provider, [case.message(1)], 100.0)
-        assert time.monotonic() - began < GENEROUS_S
+    def send(seconds: float) -> list[Outcome]:
+        with case.provider_in(Situation.HANGS, read_timeout=seconds) as provider:
+            began = time.monotonic()
+            outcomes = _send(provider, [case.message(1)], 100.0)
+            assert time.monotonic() - began < seconds + GENEROUS_S
+        return outcomes
+
+    [outcome] = _once_it_has_come(case, send)
     assert isinstance(outcome, Ambiguous), outcome
 
 
@@ -148,8 +168,11 @@ def test_an_empty_batch_is_no_work(case: Case) -> None:
 
 
 def test_a_batch_that_meets_a_hang_ends_for_every_message(case: Case) -> None:
-    with case.provider_in(Situation.HANGS) as provider:
-        outcomes = _send(provider, [case.message(n) for n in range(50)], 0.5)
+    def send(seconds: float) -> list[Outcome]:
+        with case.provider_in(Situation.HANGS) as provider:
+            return _send(provider, [case.message(n) for n in range(50)], seconds)
+
+    outcomes = _once_it_has_come(case, send)
     assert {type(outcome) for outcome in outcomes} <= {Ambiguous, Retryable}
     assert any(isinstance(outcome, Ambiguous) for outcome in outcomes)
 

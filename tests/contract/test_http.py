@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from app.channels import http
 from app.channels.contract import (
     Accepted,
     Ambiguous,
@@ -28,7 +30,7 @@ from app.channels.http import (
 )
 from app.channels.sandbox import SandboxProvider, SandboxSettings
 from app.domain.vocabulary import Channel
-from tests.contract.servers import Answer, Request, ScriptedHttp, free_port
+from tests.contract.servers import Answer, Request, ScriptedHttp, refusing_port
 
 TAKEN = Answer(body=b'{"ref": "r"}')
 
@@ -235,18 +237,24 @@ def test_a_message_that_is_lost_after_what_came_before_is_ambiguous() -> None:
         assert _send(provider, 1) == [Ambiguous("http_connection_lost")]
 
 
-def test_a_message_and_what_comes_before_share_its_time() -> None:
+def test_a_message_and_what_comes_before_share_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    took = 0.0  # by the provider's clock, which the vendor moves on
+
     def vendor(_request: Request) -> Answer:
-        time.sleep(0.8)
+        nonlocal took
+        took += 250
         return TAKEN
 
-    with _asking(vendor, total_timeout=2.0) as (_, provider):
-        assert _send(provider, 1) == [Ambiguous("http_deadline")]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + took)
+    monkeypatch.setattr(http, "time", clock)
+    with _asking(vendor, total_timeout=600) as (server, provider):
+        assert _send(provider, 1, seconds=10_000) == [Ambiguous("http_deadline")]
+        assert len(server.requests) == 3
 
 
 def test_a_message_that_cannot_connect_after_what_came_before_is_retryable() -> None:
-    with _asking(lambda _: TAKEN) as (server, provider):
-        provider._url = f"http://127.0.0.1:{free_port()}/"
+    with refusing_port() as port, _asking(lambda _: TAKEN) as (server, provider):
+        provider._url = f"http://127.0.0.1:{port}/"
         assert _send(provider, 1) == [Retryable("http_connect_failed")]
         assert len(server.requests) == 2
 

@@ -337,15 +337,15 @@ def test_after_a_refused_recipient_the_next_has_its_own_envelope(way: str) -> No
     messages = [_message(n, "bad@example.com" if n % 2 else "") for n in range(40)]
     with _relay(_features(way), faults, max_connections=1) as (sink, provider):
         outcomes = _send(provider, messages)
-    assert outcomes[1::2] == [Retryable("smtp_450_4.2.1")] * 20
+    assert outcomes[1::2] == [Retryable("smtp_450_4.2.1", Blame.RECIPIENT)] * 20
     assert sorted((e.sender, e.recipients[0], e.mime) for e in sink.messages) == sorted(
         (f"store+{n}@example.com", f"c{n}@example.com", MIME % n) for n in range(0, 40, 2)
     )
 
 
-def test_greylisting_is_for_later() -> None:
+def test_greylisting_is_for_later_and_no_fault_of_the_account() -> None:
     with _relay(faults=Faults(greylist=True)) as (_, provider):
-        assert _send(provider, [_message(1)]) == [Retryable("smtp_450_4.2.0")]
+        assert _send(provider, [_message(1)]) == [Retryable("smtp_450_4.2.0", Blame.RECIPIENT)]
         assert isinstance(_send(provider, [_message(1)])[0], Accepted)
 
 

@@ -42,6 +42,40 @@ def test_4yz_is_for_later_at_every_step(step: Step, reply: str) -> None:
     assert isinstance(refusal(step, int(reply[:3]), reply[4:].encode()), Retryable)
 
 
+LATER = [
+    (Step.RCPT, "450 4.2.0 <x>: Recipient address rejected: Greylisted", Blame.RECIPIENT),
+    (Step.RCPT, "451 4.7.1 Greylisting in action, please come back later", Blame.RECIPIENT),
+    (Step.RCPT, "451 Graylisted, try again in 5 minutes", Blame.RECIPIENT),
+    (Step.RCPT, "451 4.4.1 No answer from host", Blame.RECIPIENT),
+    (Step.RCPT, "450 4.1.1 Unverified recipient", Blame.RECIPIENT),
+    (Step.RCPT, "450 4.1.2 Domain not found", Blame.RECIPIENT),
+    (Step.RCPT, "452 4.2.2 Mailbox full", Blame.RECIPIENT),
+    (Step.RCPT, "450 Mailbox busy", Blame.RECIPIENT),
+    (Step.RCPT, "450 4.1.8 Sender address rejected: Domain not found", Blame.ACCOUNT),
+    (Step.RCPT, "450 4.7.1 Too much mail from you", Blame.ACCOUNT),
+    (Step.RCPT, "450 4.7.25 Client host rejected: cannot find your hostname", Blame.ACCOUNT),
+    (Step.RCPT, "450 Client host has a poor reputation", Blame.ACCOUNT),
+    (Step.RCPT, "450 4.2.1 Blocked for now", Blame.ACCOUNT),
+    (Step.RCPT, "451 4.3.0 Temporary lookup failure", Blame.ACCOUNT),
+    (Step.RCPT, "452 4.3.1 Insufficient system storage", Blame.ACCOUNT),
+    (Step.RCPT, "452 4.5.3 Too many recipients", Blame.ACCOUNT),
+    (Step.RCPT, "451 Temporary local problem", Blame.ACCOUNT),
+    (Step.RCPT, "421 4.4.1 Closing", Blame.ACCOUNT),
+    (Step.MAIL, "450 4.2.0 Later", Blame.ACCOUNT),
+    (Step.MAIL, "451 4.4.1 No answer from host", Blame.ACCOUNT),
+    (Step.BODY, "451 4.4.1 No answer from host", Blame.ACCOUNT),
+]
+
+
+@pytest.mark.parametrize(("step", "reply", "blame"), LATER)
+def test_what_is_for_later_blames_the_account_but_where_it_is_clearly_the_recipients(
+    step: Step, reply: str, blame: Blame
+) -> None:
+    outcome = refusal(step, int(reply[:3]), reply[4:].encode())
+    assert isinstance(outcome, Retryable)
+    assert outcome.blame is blame
+
+
 def test_the_reason_has_the_enhanced_code_and_no_text() -> None:
     assert refusal(Step.RCPT, 550, b"5.1.1 <ada@example.com> unknown") == Rejected(
         "smtp_550_5.1.1", Blame.RECIPIENT

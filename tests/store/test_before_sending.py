@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from app.content.message import Skeleton
 from app.usecases.delivering import settling
+from app.usecases.delivering.claiming import ClaimUnanswered
 from tests.store.conftest import House
 from tests.store.test_permission import MARKETING, ada, declare, offer, says
 
@@ -69,6 +71,33 @@ def test_a_fault_after_the_claim_hands_back_what_was_claimed(offers: House) -> N
     offers.execute("UPDATE deliveries SET due_at = now() WHERE state = 'planned'")
     assert offers.run() == {"sent": 2}
     assert counted(offers) == 2
+
+
+def test_a_claim_whose_commit_went_unanswered_is_handed_back(
+    offers: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers.accept(offer(key="one", content=UNREAD), offer(key="two", content=UNREAD))
+    offers.tick()
+    dialect, claims = offers.runtime.engine.dialect, []
+    commit = dialect.do_commit
+
+    def unanswered(connection: Any) -> None:
+        commit(connection)
+        if claims:
+            claims.clear()
+            raise psycopg.OperationalError("the answer to COMMIT was lost")
+
+    monkeypatch.setattr(dialect, "do_commit", unanswered)
+    with (
+        at_statement(offers, "INSERT INTO cap_counts", lambda: claims.append(True)),
+        pytest.raises(ClaimUnanswered),
+    ):
+        offers.work()
+    assert stands(offers) == [("planned", 0, 0, "put_back")] * 2
+    assert counted(offers) == 0
+    offers.hints.deliveries.clear()
+    offers.execute("UPDATE deliveries SET due_at = now() WHERE state = 'planned'")
+    assert offers.run() == {"sent": 2}
 
 
 def test_a_ledger_that_is_away_hears_later_what_was_handed_back(offers: House) -> None:

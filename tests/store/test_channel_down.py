@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from app.limits import LimitsUnavailable, connect
+from app.store.lanes import Flow, waiting_long
 from app.usecases.deciding import decide as deciding
 from app.usecases.deciding.decide import decide_intents
+from app.usecases.delivering import dispatch as dispatching
 from app.usecases.operating.control import BadTarget, Operator
 from app.usecases.operating.limits import retry_account
 from app.usecases.telling.inspect import show_intents
@@ -15,7 +17,7 @@ from tests.store.conftest import House, customer, intent
 
 
 def breaks(house: House, account: str) -> None:
-    house.runtime.health.after_batch(account, ok=0, failed=0, account_rejected=True, seconds=0.1)
+    house.runtime.health.after_batch(account, ok=0, failed=0, refused=3, seconds=0.1)
 
 
 def planned(house: House) -> list[tuple[str, int, str]]:
@@ -50,15 +52,16 @@ def test_who_has_no_other_way_waits_for_the_first(house: House) -> None:
 
 
 @pytest.fixture
-def stuck(house: House) -> House:
+def stuck(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """Ada's mail and Bob's were planned, and have waited since then; the relay is tried again in a
-    moment."""
+    moment, which is long enough for all that a test does in it."""
+    monkeypatch.setattr(dispatching, "ABOUT_TO_BE_TRIED", timedelta(minutes=10))
     house.accept(
         intent(customer(phone="+12025550101"), key="adas"), intent(customer("bob"), key="bobs")
     )
     house.execute("UPDATE deliveries SET due_at = now() - interval '40 s'")
     breaks(house, "relay")
-    tried_again_in(house, 2)
+    tried_again_in(house, 9 * 60)
     return house
 
 
@@ -91,8 +94,118 @@ def test_what_has_waited_goes_by_another_channel_before_the_account_is_tried_aga
     assert planned(stuck)[-1] == ("sms", 1, "planned"), "and is not decided again"
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes twenty of a lane."""
+    monkeypatch.setattr(dispatching, "TAKE", 20)
+
+
+def waits(house: House, name: str, n: int, **more: Any) -> None:
+    """Let so many wait for the relay, each of whom has a phone, too."""
+    house.accept(
+        *(
+            intent(customer(f"{name}{at}", phone=f"+1202555{at:04}"), key=f"{name}{at}", **more)
+            for at in range(n)
+        )
+    )
+
+
+def staggered(house: House) -> None:
+    """All have waited for long, each from a moment of its own, in the order of their ids."""
+    house.execute(
+        "UPDATE deliveries SET due_at = now() - interval '1 hour' + id * interval '1 s'"
+        " WHERE state = 'planned'"
+    )
+
+
+def asked(house: House) -> list[Any]:
+    """The intents that were to be decided, in that order."""
+    rows = house.rows("SELECT id, key, urgency FROM intents")
+    known = {row.id: row for row in rows}
+    return [known[one] for one in house.hints.decisions]
+
+
+def test_what_is_decided_to_stay_keeps_none_of_the_others_waiting(
+    house: House, looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those of other lanes, nor those behind it in its flow, nor those of another one."""
+    monkeypatch.setattr(dispatching, "ABOUT_TO_BE_TRIED", timedelta(minutes=10))
+    waits(house, "stays", 50, urgency="bulk")
+    waits(house, "behind", 5, urgency="bulk")
+    waits(house, "flow", 5, urgency="bulk", campaign="spring")
+    waits(house, "normal", 5)
+    waits(house, "urgent", 5, urgency="urgent")
+    house.execute("UPDATE deliveries SET state = 'planned' WHERE state = 'queued'")
+    staggered(house)
+    breaks(house, "relay")
+    tried_again_in(house, 9 * 60)
+    house.tick()
+    first = [row.urgency for row in asked(house)]
+    assert first == ["urgent"] * 5 + ["normal"] * 5 + ["bulk"] * 20
+    for _ in range(20):
+        house.tick()
+    keys = {row.key for row in asked(house)}
+    for name in ("behind", "flow", "normal", "urgent"):
+        assert {f"{name}{at}" for at in range(5)} <= keys
+
+
+def test_a_look_reads_on_where_the_last_one_ended_and_comes_round_again(
+    house: House, looks: None
+) -> None:
+    waits(house, "one", 50)
+    staggered(house)
+    [flow] = house.rows("SELECT sender_id, brand_id, campaign, test FROM deliveries LIMIT 1")
+    since: dict[Flow, datetime | None] = {Flow(*flow): None}
+    [policy] = house.rows("SELECT DISTINCT policy_id AS id FROM intents")
+    found: list[list[Any]] = []
+    for _ in range(4):
+        with house.runtime.engine.begin() as connection:
+            ids, further = waiting_long(
+                connection,
+                "email",
+                "normal",
+                since,
+                able=["sms"],
+                policies=[policy.id],
+                waited_s=30.0,
+                limit=20,
+            )
+        found.append(ids)
+        since = {Flow(*flow): further.get(Flow(*flow))}
+    assert [len(ids) for ids in found] == [20, 20, 12, 20], "it begins with the moment it ended at"
+    assert len({one for ids in found[:3] for one in ids}) == 50
+    assert set(found[3]) == set(found[0])
+
+
+def test_where_more_has_one_moment_than_a_look_takes_the_next_goes_beyond(
+    house: House, looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "ABOUT_TO_BE_TRIED", timedelta(minutes=10))
+    waits(house, "same", 30)
+    waits(house, "later", 1)
+    house.execute("UPDATE deliveries SET due_at = now() - interval '1 hour'")
+    house.execute(
+        "UPDATE deliveries SET due_at = now() - interval '1 minute'"
+        " WHERE intent_id = (SELECT id FROM intents WHERE key = 'later0')"
+    )
+    breaks(house, "relay")
+    tried_again_in(house, 9 * 60)
+    for _ in range(3):
+        house.tick()
+    assert "later0" in {row.key for row in asked(house)}
+
+
+def test_nothing_more_moves_while_enough_waits_to_be_decided(stuck: House) -> None:
+    stuck.hints.in_broker = {"decisions": dispatching.ENOUGH_TO_DECIDE}
+    stuck.tick()
+    assert stuck.hints.decisions == []
+    stuck.hints.in_broker = {}
+    stuck.tick()
+    assert len(stuck.hints.decisions) == 1
+
+
 def test_nothing_moves_while_the_account_rests_for_longer(stuck: House) -> None:
-    tried_again_in(stuck, 20)
+    tried_again_in(stuck, 20 * 60)
     stuck.tick()
     assert stuck.hints.decisions == []
 

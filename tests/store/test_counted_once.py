@@ -33,8 +33,10 @@ def later(house: House) -> None:
     house.execute("UPDATE deliveries SET due_at = now() WHERE due_at IS NOT NULL")
 
 
-def counted(house: House) -> list[int]:
-    return [row.n for row in house.rows("SELECT n FROM cap_counts WHERE cap = 'daily'")]
+def counted(house: House) -> int:
+    """Of all slots: one may end while a test runs."""
+    rows = house.rows("SELECT n FROM cap_counts WHERE cap = 'daily'")
+    return sum(row.n for row in rows)
 
 
 def dies(batch: Any, deadline: float) -> Any:
@@ -49,10 +51,11 @@ def test_what_a_lost_worker_had_in_hand_goes_out(once_a_day: House) -> None:
         with pytest.raises(KeyboardInterrupt):
             once_a_day.work()
     once_a_day.hints.deliveries.clear()
-    later(once_a_day)
-    once_a_day.tick()
+    for _ in range(2):  # the lease ends, and whoever had it is heard out
+        later(once_a_day)
+        once_a_day.tick()
     assert once_a_day.run() == {"sent": 1}
-    assert counted(once_a_day) == [1]
+    assert counted(once_a_day) == 1
 
 
 @pytest.mark.parametrize("when_blocked", ["hold", "next", "drop"])
@@ -64,7 +67,7 @@ def test_what_left_without_an_answer_is_sent_again(once_a_day: House, when_block
     later(once_a_day)
     once_a_day.tick()
     assert once_a_day.run() == {"sent": 1}
-    assert counted(once_a_day) == [1]
+    assert counted(once_a_day) == 1
     once_a_day.accept(order("second"))
     once_a_day.run()
     assert len(once_a_day.sink.messages) == 2, "the copy of the first, and nothing else"
@@ -79,7 +82,7 @@ def test_a_try_in_doubt_and_one_refused_for_now_leave_one_count(once_a_day: Hous
     later(once_a_day)
     once_a_day.tick()
     assert once_a_day.run() == {"retry": 1}
-    assert counted(once_a_day) == [1], "the first may have arrived"
+    assert counted(once_a_day) == 1, "the first may have arrived"
 
 
 def test_a_settlement_whose_commit_went_unanswered_gives_back_once(
@@ -109,7 +112,7 @@ def test_a_settlement_whose_commit_went_unanswered_gives_back_once(
     monkeypatch.setattr(dialect, "do_commit", unanswered)
     assert ada.work() == {"retry": 1}
     assert len(settles) == 2, "it was asked again"
-    assert sum(counted(ada)) == 2
+    assert counted(ada) == 2
 
 
 def test_a_late_refusal_for_now_gives_back_what_is_counted_anew(once_a_day: House) -> None:
@@ -131,10 +134,10 @@ def test_a_late_refusal_for_now_gives_back_what_is_counted_anew(once_a_day: Hous
         [(_, _, account, ids)] = once_a_day.hints.deliveries
         once_a_day.hints.deliveries.clear()
         deliver(once_a_day.runtime, account, ids, Hand())
-    assert counted(once_a_day) == [0]
+    assert counted(once_a_day) == 0
     once_a_day.sink.faults.refuse = {}
     assert once_a_day.work()["sent"] == 1
-    assert counted(once_a_day) == [1]
+    assert counted(once_a_day) == 1
 
 
 def test_what_waited_for_a_permit_past_its_lease_stays_counted(
@@ -157,7 +160,7 @@ def test_what_waited_for_a_permit_past_its_lease_stays_counted(
     later(once_a_day)
     once_a_day.tick()
     assert once_a_day.run() == {"sent": 1}
-    assert counted(once_a_day) == [1]
+    assert counted(once_a_day) == 1
 
 
 def test_what_is_replayed_after_a_try_in_doubt_goes_out(once_a_day: House) -> None:
@@ -169,4 +172,4 @@ def test_what_is_replayed_after_a_try_in_doubt_goes_out(once_a_day: House) -> No
     [row] = once_a_day.rows("SELECT id FROM deliveries WHERE state = 'failed'")
     replay(once_a_day.runtime, [row.id], Operator("tests", "they may have it"))
     assert once_a_day.run() == {"sent": 1}
-    assert counted(once_a_day) == [1]
+    assert counted(once_a_day) == 1

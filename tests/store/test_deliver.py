@@ -203,6 +203,31 @@ def test_what_is_one_customers_fault_is_not_the_accounts(
     assert errors > 0.5 if counted else errors == 0.0
 
 
+def test_recipients_who_are_greylisted_or_out_of_reach_are_no_fault_of_the_relay(
+    house: House,
+) -> None:
+    far = {f"far{n}@example.org": "451 4.4.1 No answer from host" for n in range(40)}
+    faults(house.sink, greylist=True, refuse=far)
+    house.accept(*(intent(customer(f"c{n}")) for n in range(40)))
+    house.accept(*(intent({"ref": address, "email": address}) for address in far))
+    assert house.run() == {"retry": 80}
+    health = house.runtime.health.health(["relay"])["relay"]
+    assert (health.open_until, health.errors) == (None, 0.0)
+    later(house)
+    assert house.run() == {"sent": 40, "retry": 40}
+
+
+def test_an_account_that_turns_all_away_rests_at_once(house: House) -> None:
+    people = [f"c{n}@example.com" for n in range(20)]
+    faults(house.sink, refuse=dict.fromkeys(people, "554 5.7.1 Relay access denied"))
+    house.accept(*(intent(customer(f"c{n}")) for n in range(20)))
+    assert house.run() == {"rejected": 20}
+    health = house.runtime.health.health(["relay"])["relay"]
+    assert health.open_until is not None
+    assert health.errors > 0.5
+    assert health.pace_per_s is None, "to be turned away quickly is no pace"
+
+
 def test_another_message_of_a_ledger_that_was_reset_is_another_one(house: House) -> None:
     """Numbers come again, as they do after a restored dump; what knows the old ones must not say
     that it has this message already."""

@@ -3,12 +3,20 @@
 from collections import Counter
 from dataclasses import replace
 from random import Random
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.channels.registry import Account
+from app.store import lanes
+from app.usecases.delivering import dispatch as dispatching
+from app.usecases.hints import Hints
 from app.usecases.operating.backlog import queue_state
 from app.usecases.operating.control import Operator, Target, pause, resume
+from converge_producer.publishing import Publisher
+from converge_producer.queues import DECISIONS
 from tests.store.conftest import House, customer, intent
 
 OPERATOR = Operator("grace", "the relay is being repaired")
@@ -151,10 +159,146 @@ def test_a_hint_holds_what_an_account_does_within_a_second(
     house: House, pace: int | None, rate: float | None, sizes: list[int]
 ) -> None:
     if pace is not None:
-        house.runtime.health.after_batch(
-            "relay", ok=pace, failed=0, account_rejected=False, seconds=1.0
-        )
+        house.runtime.health.after_batch("relay", ok=pace, failed=0, seconds=1.0)
     with_accounts(house, replace(house.runtime.accounts["relay"], rate=rate))
     house.accept(*(intent(customer(f"c{n}")) for n in range(450)))
     house.tick()
     assert [len(ids) for _, _, _, ids in house.hints.deliveries] == sizes
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_no_more_is_tied_to_an_account_than_it_has_room_for(two: House, attempts: int) -> None:
+    """Another one has room for thousands; what was never tried goes by that one."""
+    with_accounts(two, replace(two.runtime.accounts["other"], rate=10.0))
+    two.accept(*(intent(customer(f"c{n}")) for n in range(400)))
+    two.execute("UPDATE deliveries SET account = 'other', attempts = :n", n=attempts)
+    two.accept(*(intent(customer(f"n{n}")) for n in range(100)))
+    two.tick()
+    rows = two.rows("SELECT account, count(*) FROM deliveries WHERE state = 'queued' GROUP BY 1")
+    given = dict(map(tuple, rows))
+    assert 20 <= given["other"] <= 40, "its two seconds, and what came to its turn besides"
+    if attempts == 0:
+        assert sum(given.values()) == 500
+        return
+    assert given["relay"] == 100, "those behind are not kept waiting"
+    two.execute(
+        "UPDATE deliveries SET state = 'sent', handed_over_at = now(), due_at = NULL"
+        " WHERE state = 'queued'"
+    )
+    assert two.tick()["released"] > 0, "as soon as it has room again it goes on"
+
+
+def test_an_account_that_is_held_and_has_no_room_keeps_nothing_that_may_go_by_another(
+    two: House,
+) -> None:
+    with_accounts(two, replace(two.runtime.accounts["other"], rate=1.0))
+    two.accept(*(intent(customer(f"c{n}")) for n in range(10)))
+    two.tick()
+    two.execute("UPDATE deliveries SET account = 'other'")
+    two.accept(*(intent(customer(f"n{n}"), campaign="spring") for n in range(5)))
+    two.execute("UPDATE deliveries SET account = 'other', attempts = 1 WHERE campaign = 'spring'")
+    two.tick()
+    assert "spring" not in queued(two)
+    pause(two.runtime, Target(account="other", campaign="spring"), OPERATOR)
+    two.tick()
+    assert queued(two)["spring"] == 5
+
+
+@pytest.fixture
+def ringing(house: House) -> House:
+    """An intent whose time has come, an escalation clock that rang, and a lease that ended."""
+    house.accept(*(intent(customer(one), key=one) for one in ("due", "unseen", "lost")))
+    house.tick()
+    house.hints.deliveries.clear()
+    for key, change in {
+        "due": "state = 'sent', handed_over_at = now(), due_at = NULL",
+        "unseen": "state = 'sent', handed_over_at = now(), due_at = now() - interval '1 hour'",
+        "lost": "state = 'sending', claim_token = gen_random_uuid(), due_at = now()",
+    }.items():
+        house.execute(
+            f"UPDATE deliveries SET {change}"
+            " WHERE intent_id = (SELECT id FROM intents WHERE key = :key)",
+            key=key,
+        )
+    house.execute("UPDATE intents SET decide_at = now() - interval '1 hour' WHERE key = 'due'")
+    return house
+
+
+def overdue(house: House) -> int:
+    """How many clocks have rung of which nobody took note."""
+    [row] = house.rows("""
+        SELECT (SELECT count(*) FROM intents WHERE decide_at < now() - interval '30 minutes')
+             + (SELECT count(*) FROM deliveries WHERE due_at < now() - interval '30 minutes') AS n
+    """)
+    return int(row.n)
+
+
+def test_nothing_more_is_asked_while_enough_waits_to_be_decided(ringing: House) -> None:
+    ringing.hints.in_broker = {DECISIONS: dispatching.ENOUGH_TO_DECIDE}
+    for _ in range(3):
+        ringing.tick()
+    assert ringing.hints.decisions == []
+    assert overdue(ringing) == 2, "they stay due"
+    assert ringing.states() == {"sent": 2, "unknown": 1}, "an ended lease is seen to all the same"
+    ringing.execute("UPDATE deliveries SET due_at = now() WHERE state = 'unknown'")
+    ringing.tick()
+    assert ringing.states() == {"sent": 2, "queued": 1}, "and so is what became unknown"
+
+    ringing.hints.in_broker = {DECISIONS: dispatching.ENOUGH_TO_DECIDE - 1}
+    ringing.tick()
+    assert len(set(ringing.hints.decisions)) == 2
+    assert overdue(ringing) == 0
+
+
+def test_where_the_broker_does_not_tell_what_waits_clocks_ring_on(ringing: House) -> None:
+    ringing.hints.in_broker = None
+    ringing.tick()
+    assert len(set(ringing.hints.decisions)) == 2
+
+
+def test_the_broker_is_asked_once_a_tick_and_only_where_something_rings(
+    ringing: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def depths() -> dict[str, int]:
+        asked.append(1)
+        return {DECISIONS: 0}
+
+    monkeypatch.setattr(ringing.hints, "depths", depths)
+    ringing.tick()
+    assert len(asked) == 1
+    ringing.tick()
+    assert len(asked) == 1, "what was hinted has another half a minute"
+
+
+def test_hints_that_wait_to_be_decided_are_counted_in_the_broker(redis_url: str) -> None:
+    publisher = Publisher(redis_url)
+    hints = Hints(publisher)
+    assert hints.decisions_waiting() == 0
+    hints.decide([uuid4() for _ in range(501)])
+    assert hints.decisions_waiting() == 2
+    publisher.close()
+    assert Hints(Publisher("redis://127.0.0.1:9/0")).decisions_waiting() is None
+
+
+def test_a_channel_that_fails_does_not_stop_the_next_nor_the_inbox(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statement is given up by the ledger; somebody is to see that, once all are done."""
+    house.accept(intent(customer()))
+    house.accept(intent({"ref": "bob", "phone": "+12025550102"}))
+    house.execute("INSERT INTO inbox (source, external_id, body) VALUES ('relay', 'x', '')")
+    due_flows = lanes.due_flows
+
+    def slow(connection: Any, channel: str, lane: str) -> Any:
+        if channel == "email":
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 10")
+            connection.exec_driver_sql("SELECT pg_sleep(5)")
+        return due_flows(connection, channel, lane)
+
+    monkeypatch.setattr(lanes, "due_flows", slow)
+    with pytest.raises(OperationalError, match="statement timeout"):
+        house.tick()
+    assert [channel for channel, *_ in house.hints.deliveries] == ["sms"]
+    assert house.hints.inbox == 1

@@ -25,7 +25,7 @@ from app.channels.sms.twilio import _ARRIVED
 from app.cli import inbox as inbox_commands
 from app.domain.vocabulary import EventType
 from app.store.inbox import Arrival, keep_arrivals
-from app.usecases.hearing import feedback
+from app.usecases.hearing import feedback, reading
 from app.usecases.hearing.feedback import read_feedback
 from app.usecases.hearing.hooks import PATH
 from app.usecases.operating.apply import Declared, apply
@@ -68,6 +68,12 @@ def texting(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     apply(house.runtime, Declared(DECLARED.brands, {one["name"]: one for one in POLICIES}))
     yield replace(house, runtime=replace(house.runtime, accounts=house.runtime.accounts | accounts))
     provider.close()
+
+
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be read again is not due again while a test runs."""
+    monkeypatch.setattr(reading, "_pause_s", lambda _tries, _cap_s: 3_600.0)
 
 
 def text(house: House, ref: str = "ada", phone: str = PHONE, **more: Any) -> None:
@@ -123,6 +129,7 @@ def test_a_report_that_comes_twice_is_one_fact(texting: House) -> None:
     assert clock.goes_on
 
 
+@pytest.mark.usefixtures("seldom")
 def test_a_report_that_overtakes_our_own_commit_waits_for_it(texting: House) -> None:
     assert read(texting, report("SM1", "delivered")) == {"unread": 1}
     [kept] = texting.rows("SELECT due_at > now() AS waits, problem FROM inbox")
@@ -179,6 +186,7 @@ def test_a_report_of_what_others_sent_is_tried_a_few_times_and_done_with(texting
         assert counts["converge_inbox_read_total", f'{{"result": "{result}"}}'] == count
 
 
+@pytest.mark.usefixtures("seldom")
 @pytest.mark.parametrize(
     ("status", "said", "states"),
     [
@@ -379,6 +387,7 @@ def later_event(recipient: str = PHONE, *, everything: bool = True) -> Receipt:
     return Receipt("j", "$join", EventType.READ, NOW, read_up_to=everything, recipient=recipient)
 
 
+@pytest.mark.usefixtures("seldom")
 def test_who_reads_a_later_event_has_read_ours(
     texting: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,23 +46,29 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
+        self._process = self._launched()
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            # Its port may have become that of somebody's connection for a moment.
+            if self._process.poll() is not None:
+                self._process = self._launched()
+            time.sleep(0.02)
+
+    def _launched(self) -> subprocess.Popen[bytes]:
         beside = Path(sys.executable).with_name("redis-server")
         binary = shutil.which("redis-server") or str(beside)
         command = [binary, "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [*command, "--dir", str(self._folder), "--logfile", str(self._folder / "redis.log")]
         )
-        deadline = time.monotonic() + 15
-        while True:
-            with connect(self.url) as client:
-                try:
-                    client.ping()
-                except RedisError:
-                    assert time.monotonic() < deadline, "redis-server does not answer"
-                    assert self._process.poll() is None, "redis-server ended"
-                    time.sleep(0.02)
-                else:
-                    return
+
+    def _answers(self) -> bool:
+        with connect(self.url) as client:
+            try:
+                return bool(client.ping())
+            except RedisError:
+                return False
 
     def stop(self) -> None:
         self._process.terminate()
@@ -141,7 +147,7 @@ def test_what_is_too_far_away_is_not_granted_and_told_when_to_ask(redis: RedisCl
     assert grant.slots[-1] <= 1.0
     assert grant.retry_after_s == pytest.approx(0.51, abs=0.001)
     again = rates.reserve(limit, 500, 1.0)
-    assert again.granted < 101
+    assert again.granted <= 100 * (again.reserved_at - grant.reserved_at) + 1
     assert all(at > stamps(grant)[-1] for at in stamps(again))
 
 
@@ -156,7 +162,7 @@ def test_a_slow_limit_lets_the_first_message_out_at_once(redis: RedisClient) -> 
 
 def test_a_refusal_by_one_key_takes_nothing_from_the_other(redis: RedisClient) -> None:
     rates = RateLimits(redis)
-    account, sender = Limit("account:relay-1", 1_000), Limit("sender:store", 1)
+    account, sender = Limit("account:relay-1", 1_000), Limit("sender:store", 0.01)
     assert rates.reserve([sender], 1, 0.5).granted == 1
     assert rates.reserve([account, sender], 100, 0.5).granted == 0
     free = rates.reserve([account], 501, 0.5)
@@ -171,7 +177,8 @@ def test_a_slow_sender_leaves_the_rest_of_the_account_to_others(redis: RedisClie
     others = rates.reserve([account], 1_000, 2.0)
     within = [at for at in sorted(stamps(slow) + stamps(others)) if at < slow.reserved_at + 2.0]
     assert slow.granted == 21
-    assert len(within) >= 400 * 0.94
+    left_s = slow.reserved_at + 2.0 - others.reserved_at  # what went by before they asked is lost
+    assert sum(at >= others.reserved_at for at in within) >= 200 * left_s * 0.94 - 2
     assert busiest_second(within) <= 201
 
 
@@ -261,7 +268,7 @@ def test_flushall_and_restart_need_no_hand(tmp_path: Path) -> None:
                 rates.reserve(limit, 1, 1.0)
             server.start()
             assert rates.reserve(limit, 1, 1.0).granted == 1
-            health.after_batch("relay-1", ok=1, failed=0, account_rejected=False, seconds=1)
+            health.after_batch("relay-1", ok=1, failed=0, seconds=1)
             assert health.health(["relay-1"], datetime.now(UTC))["relay-1"].pace_per_s == 1
     finally:
         server.stop()
@@ -291,32 +298,73 @@ def test_an_account_never_heard_of_is_healthy(redis: RedisClient, now: datetime)
 
 def test_a_refused_account_opens_and_time_closes(redis: RedisClient, now: datetime) -> None:
     health = AccountHealth(redis)
-    health.after_batch("relay-1", ok=0, failed=0, account_rejected=True, seconds=0.1)
+    health.after_batch("relay-1", ok=0, failed=0, refused=3, seconds=0.1)
     assert open_for(health, now) == pytest.approx(30, abs=5)
     assert open_for(health, now + timedelta(seconds=40)) == 0
     health.forget("relay-1")
     assert open_for(health, now) == 0
 
 
+def test_one_refused_sender_among_others_opens_nothing(redis: RedisClient, now: datetime) -> None:
+    health = AccountHealth(redis)
+    for _ in range(100):
+        health.after_batch("relay-1", ok=199, failed=0, refused=1, seconds=1)
+    assert open_for(health, now) == 0
+    known = health.health(["relay-1"], now)["relay-1"]
+    assert 0 < known.errors < 0.01
+    assert known.pace_per_s == pytest.approx(199)
+
+
+def test_a_few_that_are_refused_by_themselves_open_nothing(
+    redis: RedisClient, now: datetime
+) -> None:
+    """Urgent messages of one sender leave one by one, between those of others."""
+    health = AccountHealth(redis)
+    for _ in range(10):
+        health.after_batch("relay-1", ok=1, failed=0, seconds=0.1)
+        health.after_batch("relay-1", ok=0, failed=0, refused=1, seconds=0.1)
+        health.after_batch("relay-1", ok=0, failed=0, refused=1, seconds=0.1)
+    assert open_for(health, now) == 0
+    health.after_batch("relay-1", ok=0, failed=0, refused=1, seconds=0.1)
+    assert open_for(health, now) > 0, "the third in a row: nobody is served any more"
+
+
+def test_of_a_busy_account_a_second_of_refusals_opens(redis: RedisClient, now: datetime) -> None:
+    health = AccountHealth(redis)
+    health.after_batch("relay-1", ok=60 * 300, failed=0, seconds=60)
+    health.after_batch("relay-1", ok=0, failed=0, refused=200, seconds=0.1)
+    assert open_for(health, now) == 0, "all of one sender, perhaps"
+    health.after_batch("relay-1", ok=0, failed=0, refused=200, seconds=0.1)
+    assert open_for(health, now) > 0
+
+
+def test_a_refused_trial_opens_again(redis: RedisClient, now: datetime) -> None:
+    health = AccountHealth(redis)
+    health.after_batch("relay-1", ok=0, failed=0, refused=3, seconds=0.1)
+    let_cool_down_pass(redis)
+    health.after_batch("relay-1", ok=0, failed=0, refused=1, seconds=0.1)
+    assert open_for(health, now) == pytest.approx(60, abs=5)
+
+
 def test_nearly_all_failures_open_but_a_bad_day_does_not(redis: RedisClient, now: datetime) -> None:
     health = AccountHealth(redis)
     for _ in range(20):
-        health.after_batch("relay-1", ok=60, failed=40, account_rejected=False, seconds=1)
+        health.after_batch("relay-1", ok=60, failed=40, seconds=1)
     assert open_for(health, now) == 0
     assert health.health(["relay-1"], now)["relay-1"].errors == pytest.approx(0.4, abs=0.01)
-    health.after_batch("relay-1", ok=0, failed=100, account_rejected=False, seconds=1)
+    health.after_batch("relay-1", ok=0, failed=100, seconds=1)
     assert open_for(health, now) > 0
 
 
 def test_a_few_failures_of_a_new_account_do_not_open(redis: RedisClient, now: datetime) -> None:
     health = AccountHealth(redis)
-    health.after_batch("relay-1", ok=0, failed=5, account_rejected=False, seconds=1)
+    health.after_batch("relay-1", ok=0, failed=5, seconds=1)
     assert open_for(health, now) == 0
 
 
 def trip(redis: RedisClient, health: AccountHealth, now: datetime) -> float:
     """One failed batch; returns for how long the breaker is open, in seconds."""
-    health.after_batch("relay-1", ok=0, failed=1, account_rejected=False, seconds=0.1)
+    health.after_batch("relay-1", ok=0, failed=1, seconds=0.1)
     until = health.health(["relay-1"], now)["relay-1"].open_until
     return until.timestamp() - server_time(redis) if until else 0.0
 
@@ -327,15 +375,15 @@ def let_cool_down_pass(redis: RedisClient) -> None:
 
 def test_cool_downs_double_and_a_good_trial_ends_them(redis: RedisClient, now: datetime) -> None:
     health = AccountHealth(redis)
-    health.after_batch("relay-1", ok=0, failed=0, account_rejected=True, seconds=0.1)
+    health.after_batch("relay-1", ok=0, failed=0, refused=3, seconds=0.1)
     assert trip(redis, health, now) == pytest.approx(30, abs=5), "late batches do not prolong it"
     for seconds in (60, 120, 240, 480, 600, 600):
         let_cool_down_pass(redis)
         assert trip(redis, health, now) == pytest.approx(seconds, abs=5)
     let_cool_down_pass(redis)
-    health.after_batch("relay-1", ok=10, failed=0, account_rejected=False, seconds=0.1)
+    health.after_batch("relay-1", ok=10, failed=0, seconds=0.1)
     assert trip(redis, health, now) <= 0, "one failure of a mended account is no trouble"
-    health.after_batch("relay-1", ok=0, failed=0, account_rejected=True, seconds=0.1)
+    health.after_batch("relay-1", ok=0, failed=0, refused=3, seconds=0.1)
     assert trip(redis, health, now) == pytest.approx(30, abs=5)
 
 
@@ -343,7 +391,7 @@ def test_pace_follows_what_was_measured(redis: RedisClient, now: datetime) -> No
     health = AccountHealth(redis)
 
     def after(ok: int, seconds: float) -> Health:
-        health.after_batch("relay-1", ok=ok, failed=0, account_rejected=False, seconds=seconds)
+        health.after_batch("relay-1", ok=ok, failed=0, seconds=seconds)
         return health.health(["relay-1", "other"], now)["relay-1"]
 
     like_a_small_batch = 64 / 200
@@ -358,7 +406,7 @@ def test_pace_follows_what_was_measured(redis: RedisClient, now: datetime) -> No
 
 def test_what_was_measured_long_ago_counts_for_little(redis: RedisClient, now: datetime) -> None:
     health = AccountHealth(redis)
-    health.after_batch("relay-1", ok=50, failed=50, account_rejected=False, seconds=5)
+    health.after_batch("relay-1", ok=50, failed=50, seconds=5)
 
     def after(seconds: float) -> Health:
         return health.health(["relay-1"], now + timedelta(seconds=seconds))["relay-1"]
@@ -373,14 +421,14 @@ def test_what_was_measured_long_ago_counts_for_little(redis: RedisClient, now: d
 
 def test_one_failure_among_few_is_not_many(redis: RedisClient, now: datetime) -> None:
     health = AccountHealth(redis)
-    health.after_batch("relay-1", ok=0, failed=1, account_rejected=False, seconds=0.1)
+    health.after_batch("relay-1", ok=0, failed=1, seconds=0.1)
     assert health.health(["relay-1"], now)["relay-1"].errors < 0.2
 
 
 def test_health_with_redis_away_is_unknown_and_stops_nothing(now: datetime) -> None:
     with connect("redis://127.0.0.1:1/0") as nowhere:
         health = AccountHealth(nowhere)
-        health.after_batch("relay-1", ok=1, failed=0, account_rejected=False, seconds=1)
+        health.after_batch("relay-1", ok=1, failed=0, seconds=1)
         assert health.health(["relay-1"], now) == {"relay-1": Health()}
 
 

@@ -1,5 +1,6 @@
 """What Postgres does for our statements when its statistics are older than the rows."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -7,11 +8,11 @@ from uuid import uuid4
 from sqlalchemy import Connection, event
 
 from app.domain.settlement import ALONE_AFTER_LOSSES
-from app.store import cancelling, deliveries, lanes, reports
+from app.store import cancelling, deliveries, intents, lanes, reports
 from tests.store.conftest import House, customer, intent
 
 
-def plans(house: House, act: Callable[[Connection], object]) -> list[str]:
+def plans(house: House, act: Callable[[Connection], object], options: str = "COSTS") -> list[str]:
     """How Postgres does what `act` asks of it, with tables that are too long to be read whole."""
     asked: list[tuple[str, Any]] = []
 
@@ -26,7 +27,10 @@ def plans(house: House, act: Callable[[Connection], object]) -> list[str]:
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         return [
             "\n".join(
-                row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+                row[0]
+                for row in connection.exec_driver_sql(
+                    f"EXPLAIN ({options}) {statement}", parameters
+                )
             )
             for statement, parameters in asked
             if not statement.startswith("SET ")
@@ -76,4 +80,42 @@ def test_suspects_are_found_by_the_index_of_their_own(house: House) -> None:
     [plan] = plans(house, lambda asking: lanes.next_suspect(asking, "email", test=False))
     assert plan.count("deliveries_suspects") == 2, "those that wait, and whether one is out"
     assert "deliveries_planned" not in plan
+    assert "Seq Scan on deliveries" not in plan
+
+
+def test_a_look_at_what_waits_reads_no_more_than_it_may(house: House) -> None:
+    """However many wait that cannot move: neither of them, nor of their intents."""
+    house.accept(*(intent(customer(f"c{number}"), policy="email-only") for number in range(60)))
+    house.execute("UPDATE deliveries SET due_at = now() - interval '1 hour' + id * interval '1 s'")
+    house.execute("ANALYZE")
+    [flow] = house.rows("SELECT sender_id, brand_id, campaign, test FROM deliveries LIMIT 1")
+
+    def look(connection: Connection) -> None:
+        found, _ = lanes.waiting_long(
+            connection,
+            "email",
+            "normal",
+            {lanes.Flow(*flow): None},
+            able=["sms"],
+            policies=[0],
+            waited_s=30.0,
+            limit=10,
+        )
+        assert found == []
+
+    [plan] = plans(house, look, "ANALYZE, TIMING OFF, COSTS OFF")
+    read = re.findall(r"on (deliveries|intents).*actual rows=(\d+)\S* loops=(\d+)", plan)
+    assert {table for table, *_ in read} == {"deliveries", "intents"}
+    for _, rows, loops in read:
+        assert int(rows) * int(loops) <= 10
+    assert "Removed by Filter" not in plan
+    assert "deliveries_planned" in plan
+
+
+def test_clocks_are_found_by_their_indexes(house: House) -> None:
+    [plan] = plans(house, intents.any_to_decide)
+    assert "using intents_decide" in plan
+    assert "using deliveries_watched" in plan
+    [plan] = plans(house, lambda asking: deliveries.take_watched(asking, 10, 30.0, undecided=True))
+    assert "on deliveries_watched" in plan or "using deliveries_watched" in plan
     assert "Seq Scan on deliveries" not in plan

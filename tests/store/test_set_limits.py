@@ -10,6 +10,7 @@ from redis import Redis
 from app.limits import Grant, Limit, RateLimits, connect
 from app.usecases.operating.control import BadTarget, Operator
 from app.usecases.operating.limits import lift_limit, set_limit, show_limits
+from app.usecases.rates import RATES_FRESH_S
 from tests.store.conftest import House
 
 OPERATOR = Operator("grace", "the relay asked for it")
@@ -60,9 +61,9 @@ def test_a_process_knows_a_limit_within_a_second(house: House) -> None:
     house.execute(
         "INSERT INTO limits (account, per_second, reason, actor) VALUES ('relay', 3, 'x', 'ada')"
     )
-    deadline = time.monotonic() + 2
-    while house.runtime.rate_of("relay") != 3:
-        assert time.monotonic() < deadline
+    assert RATES_FRESH_S <= 1
+    time.sleep(RATES_FRESH_S + 0.1)
+    assert house.runtime.rate_of("relay") == 3
 
 
 def test_a_limit_outlasts_a_ledger_that_is_away(house: House) -> None:
@@ -121,5 +122,5 @@ def test_a_lowered_limit_holds_from_the_next_slot(rates: RateLimits) -> None:
     times = [before.reserved_at + slot for slot in before.slots]
     later = [after.reserved_at + slot for slot in after.slots]
     assert later[0] > times[-1]
-    assert 1 <= len(later) <= 2
+    assert 1 <= len(later) <= 3, "three where the slots of before are over by now"
     assert all(two - one >= 0.5 - 3e-6 for one, two in pairwise(later))

@@ -60,6 +60,23 @@ def test_proof_is_never_thrown_away(house: House, meanwhile: Meanwhile, ticks: i
     assert house.rows("SELECT attempts FROM deliveries")[0].attempts == 1
 
 
+def test_whoever_lost_a_lease_is_heard_out_before_anybody_tries_again(
+    house: House, meanwhile: Meanwhile
+) -> None:
+    """As after an outage of the ledger: the dispatcher may be the first to come back."""
+
+    def outage() -> None:
+        lose_the_lease(house, 1)
+        for _ in range(3):
+            house.tick()
+        assert house.states() == {"unknown": 1}
+        assert house.hints.deliveries == []
+
+    assert meanwhile(outage) == {"sent": 1}
+    house.run()
+    assert len(house.sink.messages) == 1
+
+
 def test_a_late_refusal_is_believed_as_well(house: House, meanwhile: Meanwhile) -> None:
     house.sink.faults.refuse = {"ada@example.com": "550 5.1.1 no such user"}
     assert meanwhile(lambda: lose_the_lease(house, 3)) == {"rejected": 1}

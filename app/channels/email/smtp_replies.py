@@ -71,6 +71,13 @@ _BY_STEP: Final = {
 # 5.7.1 and bare 550/554 before the body mean "this recipient" or "you"; only the text tells.
 _ABOUT_US = re.compile(rb"relay|block|blacklist|denylist|reputation|authenticat|client host", re.I)
 
+# What a passing refusal may say of a recipient: addressing, mailbox, routing. Without an enhanced
+# code RFC 5321 tells: 450 is about the mailbox, 451 and 452 are about the server.
+_RECIPIENT_LATER: Final = {"1", "2", "4"}
+_BARE_LATER: Final = {450: "2"}
+# Said with 4.7.1 by some: a policy, and yet of this recipient alone.
+_GREYLISTED = re.compile(rb"gr[ae]y-?list", re.I)
+
 # "queued as ID" (Postfix), "id=ID" (Exim), "ID Message accepted" (Sendmail), "Ok ID" (SES).
 _QUEUE_ID = re.compile(
     rb"queued as ([\w.-]+)|\bid=([\w.-]+)|(\S{6,}) Message accepted"
@@ -90,13 +97,29 @@ def refusal(step: Step, code: int, text: bytes) -> Outcome:
     reason = reason_of(code, text)
     if 500 <= code < 600:
         return Rejected(reason, _blame(step, code, text))
-    return Retryable(reason)
+    return Retryable(reason, _blame_for_now(step, code, text))
 
 
 def queue_id(text: bytes) -> str | None:
     """Find the server's own reference in the text of its final 250."""
     found = _QUEUE_ID.search(text)
     return found[found.lastindex or 0].decode("ascii", "replace") if found else None
+
+
+def _blame_for_now(step: Step, code: int, text: bytes) -> Blame:
+    """Whose fault a passing refusal is: ours, but where it is clearly this recipient's.
+
+    A server that greylists, or that cannot reach somebody's domain, is well.
+    """
+    if step is not Step.RCPT or not 450 <= code <= 452:
+        return Blame.ACCOUNT
+    if _GREYLISTED.search(text):
+        return Blame.RECIPIENT
+    found = _ENHANCED.match(text)
+    subject = found[2].decode() if found else _BARE_LATER.get(code)
+    if subject not in _RECIPIENT_LATER or _ABOUT_US.search(text):
+        return Blame.ACCOUNT
+    return _blame(step, code, text)
 
 
 def _blame(step: Step, code: int, text: bytes) -> Blame:

@@ -73,8 +73,16 @@ class Hold:
         give_back_counts(connection, (place for key in ids for place in self.counted.get(key, ())))
 
 
+class ClaimUnanswered(Exception):
+    """The ledger was asked to commit a claim and did not answer: it may hold or not."""
+
+    def __init__(self, hold: Hold) -> None:
+        super().__init__("the commit of a claim was not answered")
+        self.hold = hold
+
+
 def claim(runtime: Runtime, account: Account, ids: Sequence[int], token: UUID) -> Hold:
-    """Claim what may go; put back what may not."""
+    """Claim what may go; put back what may not. Raises `ClaimUnanswered`."""
     hold, found, paused = _take(runtime, account, ids, token)
     results = {
         "claimed": len(hold.claimed),
@@ -94,18 +102,25 @@ def _take(
     runtime: Runtime, account: Account, ids: Sequence[int], token: UUID
 ) -> tuple[Hold, int, int]:
     """What may go, how many could be claimed, and how many of them are paused."""
-    with runtime.engine.begin() as connection:
-        # The lease runs from here on, however long the claim may wait for somebody's locks.
-        began = time.monotonic()
-        pauses = pauses_in_force(connection)
-        rows = deliveries.claim(connection, ids, account.name, token, runtime.timing.lease)
-        paused = {one.id for one in rows if any(_fits(pause, one, account) for pause in pauses)}
-        if paused:
-            deliveries.hand_back(connection, paused, token)
-        hold = Hold(token, began, pauses, [one for one in rows if one.id not in paused])
-        _mind_services(runtime, connection, account, token, hold)
-        if hold.claimed:
-            _mind_permission(runtime, connection, account, token, hold)
+    hold: Hold | None = None
+    try:
+        with runtime.engine.begin() as connection:
+            # The lease runs from here on, however long the claim may wait for somebody's locks.
+            began = time.monotonic()
+            pauses = pauses_in_force(connection)
+            rows = deliveries.claim(connection, ids, account.name, token, runtime.timing.lease)
+            paused = {one.id for one in rows if any(_fits(pause, one, account) for pause in pauses)}
+            if paused:
+                deliveries.hand_back(connection, paused, token)
+            free = Hold(token, began, pauses, [one for one in rows if one.id not in paused])
+            _mind_services(runtime, connection, account, token, free)
+            if free.claimed:
+                _mind_permission(runtime, connection, account, token, free)
+            hold = free
+    except LEDGER_AWAY as error:
+        if hold is None or not hold.claimed:
+            raise
+        raise ClaimUnanswered(hold) from error
     return hold, len(rows), len(paused)
 
 

@@ -5,8 +5,10 @@ there, so that a worker whose own clock is wrong does no harm.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 from uuid import uuid4
 
 import structlog
@@ -20,7 +22,7 @@ from app.store import lanes
 from app.store.catalog import Catalog
 from app.store.deliveries import Claimed
 from app.usecases.delivering.attempts import Tried, tell
-from app.usecases.delivering.claiming import Clock, Hold, claim
+from app.usecases.delivering.claiming import ClaimUnanswered, Clock, Hold, claim
 from app.usecases.delivering.rendering import render
 from app.usecases.delivering.settling import Hand, hand_back, settle_tried
 from app.usecases.runtime import Runtime
@@ -35,6 +37,8 @@ SLICE_S = 0.02
 """Paced messages leave in slices of about this long."""
 LIMITS_AWAY_S = 5.0
 
+Item: TypeAlias = tuple[Claimed, Message]
+
 
 def deliver(runtime: Runtime, account_name: str, ids: Sequence[int], hand: Hand) -> dict[str, int]:
     """Try to hand over a batch of deliveries on one account; return counts of what came of it."""
@@ -44,7 +48,12 @@ def deliver(runtime: Runtime, account_name: str, ids: Sequence[int], hand: Hand)
         with runtime.engine.begin() as connection:
             lanes.take_back(connection, ids, account_name)
         return {"account_gone": len(ids)}
-    hold = claim(runtime, account, ids, uuid4())
+    try:
+        hold = claim(runtime, account, ids, uuid4())
+    except ClaimUnanswered as error:
+        # Ours perhaps, and never begun: as below.
+        hand_back(runtime, account, error.hold)
+        raise
     if not hold.claimed:
         return {"claimed": 0}
     try:
@@ -66,13 +75,13 @@ def deliver(runtime: Runtime, account_name: str, ids: Sequence[int], hand: Hand)
 class Batch:
     """What is at hand before anything leaves: all that sending and settling need.
 
-    `tried` are those that do not leave; `ready` those that do, each at its slot of the `grant` that
-    was asked for at the monotonic time `asked`.
+    `tried` are those that do not leave; `ready` those that do, each at its slot of the `grant`, in
+    order. Slots count from the monotonic time `asked`.
     """
 
     catalog: Catalog
     tried: list[Tried]
-    ready: Sequence[tuple[Claimed, Message]]
+    ready: Sequence[Item]
     grant: Grant
     asked: float
 
@@ -84,7 +93,7 @@ def _prepare(runtime: Runtime, account: Account, hold: Hold) -> Batch:
         policies={one.policy_id for one in claimed}, senders={one.sender_id for one in claimed}
     )
     tried: list[Tried] = []
-    ready: list[tuple[Claimed, Message]] = []
+    ready: list[Item] = []
     for one, message in zip(claimed, render(runtime, catalog, account, claimed), strict=True):
         if isinstance(message, Message):
             ready.append((one, message))
@@ -92,15 +101,19 @@ def _prepare(runtime: Runtime, account: Account, hold: Hold) -> Batch:
             now = clock.now()
             tried.append(Tried(one, Rejected(message.code, Blame.CONTENT), now, now))
     asked = time.monotonic()
-    grant = _permits(runtime, catalog, account, [one for one, _ in ready]) if ready else Grant(())
-    if grant.slots:
-        runtime.tally.observe(
-            "converge_permit_wait_seconds", max(0.0, grant.slots[-1]), account=account.name
-        )
+    parts = _by_limits(runtime, catalog, account, ready)
+    grants = _permits(runtime, account, parts, asked)
     now = clock.now()
-    for one, _ in ready[grant.granted :]:
-        tried.append(Tried(one, None, now, now, wait_s=grant.retry_after_s))
-    return Batch(catalog, tried, ready[: grant.granted], grant, asked)
+    going: list[tuple[float, Item]] = []
+    for (_, part), grant in zip(parts, grants, strict=True):
+        going += zip(grant.slots, part[: grant.granted], strict=True)
+        for one, _ in part[grant.granted :]:
+            tried.append(Tried(one, None, now, now, wait_s=grant.retry_after_s))
+    going.sort(key=lambda each: each[0])
+    slots = tuple(slot for slot, _ in going)
+    if slots:
+        runtime.tally.observe("converge_permit_wait_seconds", slots[-1], account=account.name)
+    return Batch(catalog, tried, [item for _, item in going], Grant(slots), asked)
 
 
 def _send_slices(
@@ -153,23 +166,54 @@ def _outcomes(account: Account, messages: Sequence[Message], deadline: float) ->
     return [Ambiguous("provider_fault")] * len(messages)
 
 
-def _permits(
-    runtime: Runtime, catalog: Catalog, account: Account, claimed: Sequence[Claimed]
-) -> Grant:
-    """Ask for permits of the account and of the senders, all of which must allow a message."""
-    limits = []
+def _by_limits(
+    runtime: Runtime, catalog: Catalog, account: Account, ready: Sequence[Item]
+) -> list[tuple[list[Limit], list[Item]]]:
+    """Part messages by the limits that must all allow them; nearly always that is one part.
+
+    A permit takes a slot of each of its limits, so a sender's own limit is asked for its own
+    messages alone. They come first: the gaps that they leave in the account's slots are filled by
+    the others.
+    """
     rate = runtime.rate_of(account.name)
-    if rate is not None:
-        limits.append(Limit(f"account:{account.name}", rate))
-    for sender_id in sorted({one.sender_id for one in claimed}):
-        rate = catalog.senders_by_id[sender_id].settings.get("rate_per_s")
-        if rate:
-            limits.append(Limit(f"sender:{sender_id}:{account.channel.value}", float(rate)))
-    try:
-        return runtime.limits.reserve(limits, len(claimed), MAX_WAIT_S)
-    except LimitsUnavailable as error:
-        _log.warning("limits_unavailable", account=account.name, reason=str(error))
-        return Grant((), retry_after_s=LIMITS_AWAY_S)
+    of_account = [] if rate is None else [Limit(f"account:{account.name}", rate)]
+    of_senders = {
+        sender_id: Limit(f"sender:{sender_id}", float(own))
+        for sender_id in {one.sender_id for one, _ in ready}
+        if (own := catalog.senders_by_id[sender_id].settings.get("rate_per_s"))
+    }
+    parts: dict[Limit | None, list[Item]] = defaultdict(list)
+    for item in ready:
+        parts[of_senders.get(item[0].sender_id)].append(item)
+    return [
+        ([*of_account, *([own] if own else [])], part)
+        for own, part in sorted(parts.items(), key=lambda each: each[0] is None)
+    ]
+
+
+def _permits(
+    runtime: Runtime,
+    account: Account,
+    parts: Sequence[tuple[Sequence[Limit], Sequence[Item]]],
+    asked: float,
+) -> list[Grant]:
+    """Ask for permits for each part; the slots count from the monotonic time `asked`."""
+    grants = []
+    away = Grant((), retry_after_s=LIMITS_AWAY_S)
+    known_away = False
+    for limits, part in parts:
+        later_s = time.monotonic() - asked
+        grant = away
+        if not (limits and known_away):
+            try:
+                grant = runtime.limits.reserve(limits, len(part), MAX_WAIT_S)
+            except LimitsUnavailable as error:
+                # It may have taken seconds to find out: it is not asked again for this batch.
+                known_away = True
+                _log.warning("limits_unavailable", account=account.name, reason=str(error))
+        slots = tuple(later_s + slot for slot in grant.slots)
+        grants.append(Grant(slots, grant.retry_after_s))
+    return grants
 
 
 def _note_health(
@@ -177,13 +221,13 @@ def _note_health(
 ) -> None:
     failed = sum(_of_account(one) for one in outcomes)
     limited = sum(isinstance(one, RateLimited) for one in outcomes)
-    refused = any(isinstance(one, Rejected) and one.blame is Blame.ACCOUNT for one in outcomes)
+    refused = sum(isinstance(one, Rejected) and one.blame is Blame.ACCOUNT for one in outcomes)
     runtime.health.after_batch(
         account.name,
-        ok=len(outcomes) - failed - limited,
+        ok=len(outcomes) - failed - limited - refused,
         failed=failed,
         limited=limited,
-        account_rejected=refused,
+        refused=refused,
         seconds=seconds,
     )
 

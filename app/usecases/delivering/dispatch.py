@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -30,6 +31,7 @@ from app.store.intents import ledger_now
 from app.store.lanes import Flow, Released, Share, Ways
 from app.store.pauses import pauses_in_force
 from app.usecases.delivering.accounts import Weighing, batches, record, weigh_accounts
+from app.usecases.hints import DECIDE_BATCH
 from app.usecases.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +42,9 @@ AT_ONCE = 2_000
 """Rows released by one statement, so that workers need not wait for all of them."""
 AHEAD_S = 2.0
 """Work is released for about this long ahead of an account's pace."""
+ENOUGH_TO_DECIDE = 2 * TAKE // DECIDE_BATCH
+"""While so many hints wait to be decided, a tick adds none. Nothing is lost, for what is due stays
+due; hinted at over and over, it would be decided as often, and what is urgent would wait behind."""
 PARALLEL = 8
 """Batches of an account assumed to be in hand at once where only a worker's pace is known."""
 UNMEASURED = 2_000
@@ -50,23 +55,51 @@ WAITED_S = 30.0
 _WITHOUT_VERDICT = (DeliveryState.SENDING, DeliveryState.UNKNOWN)
 
 
+class _Deciding:
+    """Whether intents may be given to be decided in this tick."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @cached_property
+    def open(self) -> bool:
+        """Whether few enough wait already. The broker is asked once a tick, and only where there
+        is something to give; where it does not tell, we give."""
+        waiting = self._runtime.hints.decisions_waiting()
+        return waiting is None or waiting < ENOUGH_TO_DECIDE
+
+
 def dispatch(runtime: Runtime) -> dict[str, int]:
-    """Do one tick; return counts of what was passed on."""
+    """Do one tick; return counts of what was passed on.
+
+    A channel that fails does not keep the others from theirs. The first failure is raised once they
+    are done, so that somebody sees it.
+    """
+    deciding = _Deciding(runtime)
+    with runtime.engine.begin() as connection:
+        rings = intents.any_to_decide(connection)
+    ringing = rings and deciding.open
     counts = {
-        "clocks": _ring_clocks(runtime),
-        "intents": _due_intents(runtime),
+        "clocks": _ring_clocks(runtime, ringing=ringing),
+        "intents": _due_intents(runtime) if ringing else 0,
         "hints_lost": _lost_hints(runtime),
+        "released": 0,
     }
+    runtime.tally.add("converge_hints_repeated_total", counts["hints_lost"])
+    failures: list[Exception] = []
     for channel in Channel:
         for test in (False, True):
-            counts["released"] = counts.get("released", 0) + _release_channel(
-                runtime, channel, test=test
-            )
+            try:
+                counts["released"] += _release_channel(runtime, channel, deciding, test=test)
+            except Exception as error:  # noqa: BLE001  # raised below
+                _log.error("release_failed", channel=channel, test=test, exc_info=error)
+                failures.append(error)
     with runtime.engine.begin() as connection:
         waiting = inbox_waits(connection)
     if waiting:
         runtime.hints.feedback()
-    runtime.tally.add("converge_hints_repeated_total", counts["hints_lost"])
+    if failures:
+        raise failures[0]
     runtime.tally.add("converge_dispatch_ticks_total")
     _log.debug("tick", **counts)
     return counts
@@ -85,13 +118,16 @@ def _lost_hints(runtime: Runtime) -> int:
         return lanes.release_lost_hints(connection, TAKE, runtime.timing.hint_lost)
 
 
-def _ring_clocks(runtime: Runtime) -> int:
-    """Ended leases become unknown, the unknown is resolved, and escalation is decided."""
+def _ring_clocks(runtime: Runtime, *, ringing: bool) -> int:
+    """Ended leases become unknown, the unknown is resolved, and, where it is `ringing`, escalation
+    is decided."""
     with runtime.engine.begin() as connection:
-        rung = deliveries.take_watched(connection, TAKE, runtime.timing.hint_lost)
+        rung = deliveries.take_watched(
+            connection, TAKE, runtime.timing.hint_lost, undecided=not ringing
+        )
         lost = [one.id for one in rung if one.state is DeliveryState.SENDING]
         if lost:
-            deliveries.lose_leases(connection, lost)
+            deliveries.lose_leases(connection, lost, runtime.timing.hear_out)
             _log.warning("leases_ended", deliveries=len(lost))
         unknown = [_resolved(one) for one in rung if one.state is DeliveryState.UNKNOWN]
         if unknown:
@@ -122,7 +158,7 @@ def _resolved(one: Watched) -> dict[str, Any]:
     }
 
 
-def _release_channel(runtime: Runtime, channel: Channel, *, test: bool) -> int:
+def _release_channel(runtime: Runtime, channel: Channel, deciding: _Deciding, *, test: bool) -> int:
     """Release due deliveries of a channel, urgent lanes first, to accounts with room for them."""
     if not runtime.accounts_for(channel, test=test):
         return 0
@@ -138,7 +174,8 @@ def _release_channel(runtime: Runtime, channel: Channel, *, test: bool) -> int:
     weighing = weigh_accounts(runtime, channel, test=test, now=now, pauses=pauses)
     usable = [one.candidate.name for one in weighing.usable]
     if not usable:
-        _move_on(runtime, channel, weighing, now, test=test)
+        if _about_to_be_tried(weighing, now) and deciding.open:
+            _move_on(runtime, channel, flows, now, test=test)
         return 0
     with runtime.engine.begin() as connection:
         taken = lanes.outstanding(connection, usable, MOST_OUTSTANDING)
@@ -156,17 +193,29 @@ def _release_channel(runtime: Runtime, channel: Channel, *, test: bool) -> int:
     return released
 
 
+def _about_to_be_tried(weighing: Weighing, now: datetime) -> bool:
+    """Whether all accounts rest, and one of them for a moment only."""
+    ends = [weighing.health[name].open_until for name in weighing.resting]
+    soonest = min((at for at in ends if at is not None), default=None)
+    if len(ends) < len(weighing.weighed) or soonest is None:
+        return False
+    return soonest - now <= ABOUT_TO_BE_TRIED
+
+
 def _move_on(
-    runtime: Runtime, channel: Channel, weighing: Weighing, now: datetime, *, test: bool
+    runtime: Runtime,
+    channel: Channel,
+    flows: Mapping[Urgency, Sequence[Flow]],
+    now: datetime,
+    *,
+    test: bool,
 ) -> None:
     """Let what has waited for accounts that all rest be decided again: another channel may take it.
 
-    That is done when they are about to be tried again, and so once in each of their rests.
+    That is done when they are about to be tried again, and so in each of their rests, for as much
+    of each lane as a tick takes. Flows come in an order of chance, and the next look reads on where
+    this one ended, so that what is decided to stay does not keep the others waiting.
     """
-    ends = [weighing.health[name].open_until for name in weighing.resting]
-    soonest = min((at for at in ends if at is not None), default=None)
-    if len(ends) < len(weighing.weighed) or soonest is None or soonest - now > ABOUT_TO_BE_TRIED:
-        return
     resting = runtime.resting_channels(runtime.health.health(runtime.accounts, now))[test]
     able = runtime.channels(test=test) - resting
     policies = [
@@ -176,18 +225,24 @@ def _move_on(
     ]
     if not policies:
         return
-    with runtime.engine.begin() as connection:
-        waiting = lanes.waiting_long(
-            connection,
-            channel,
-            test=test,
-            able=able,
-            policies=policies,
-            waited_s=WAITED_S,
-            limit=TAKE,
-        )
-    if waiting:
-        runtime.hints.decide(waiting)
+    for lane in Urgency:
+        read_to = runtime.read_to.get((channel, lane, test), {})
+        since = {flow: read_to.get(flow) for flow in random.sample(flows[lane], len(flows[lane]))}
+        if not since:
+            continue
+        with runtime.engine.begin() as connection:
+            waiting, runtime.read_to[channel, lane, test] = lanes.waiting_long(
+                connection,
+                channel,
+                lane,
+                since,
+                able=able,
+                policies=policies,
+                waited_s=WAITED_S,
+                limit=TAKE,
+            )
+        if waiting:
+            runtime.hints.decide(waiting)
 
 
 def _by_held(
@@ -254,6 +309,7 @@ class _Release:
             turns=turns(shares, self.runtime.jitter()),
             known=[one.candidate.name for one in self.weighing.weighed],
             resting=self.weighing.resting,
+            full=[name for name, room in self.rooms.items() if room <= 0],
             choice_id=self.choice_id,
         )
         with self.runtime.engine.begin() as connection:

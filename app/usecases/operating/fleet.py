@@ -19,6 +19,8 @@ from app.usecases.runtime import Runtime
 _log = structlog.get_logger(__name__)
 
 BEAT_S = 1.0
+LAST_BEAT_S = 5.0
+"""So long a process that ends waits until the ledger has its last beat, and what it counted."""
 PRESENT_S = 10.0
 """A process not heard of for so long is taken for gone."""
 State = Literal["running", "draining", "drained", "stopped"]
@@ -87,9 +89,9 @@ class Pulse:
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat a last time, as `stopped`; waits for no ledger that is away."""
+        """Beat a last time, as `stopped`; a ledger that does not answer is not waited for long."""
         self._end.set()
-        self._thread.join(BEAT_S)
+        self._thread.join(LAST_BEAT_S)
 
     def _run(self) -> None:
         while not self._end.is_set():
