@@ -57,6 +57,7 @@ class View:
         quiet = picture.wishes.quiet
         times = quiet.document() if quiet else {"from": "", "to": ""}
         zone = typed.get("zone", picture.person.timezone or "")
+        topics = [self._topic(name, key) for name, key in brand.topics.items()]
         return {
             "brand": brand.settings.get("title") or brand.name,
             "full": self._full,
@@ -67,8 +68,10 @@ class View:
             "done": done,
             "problem": problem,
             "paused": self._muted(EVERYTHING),
-            "topics": [self._topic(name, key) for name, key in brand.topics.items()],
+            "topics": topics,
+            "heard": ", ".join(one["title"] for one in topics if one["needed"] or one["marketing"]),
             "marketing": self._chosen(MARKETING),
+            "refused": choice(self._picture.consents, MARKETING, self._picture.now).allow is False,
             "senders": [
                 {
                     "name": name,
@@ -91,7 +94,8 @@ class View:
         return {"until": self._moment(chosen.until)} if chosen.allow is False else None
 
     def _chosen(self, scope: Scope) -> str:
-        return _WORD[choice(self._picture.consents, scope, self._picture.now).allow]
+        """The word of a switch; none where a no gave way in part: it can be said again."""
+        return _WORD[self._picture.chosen(scope)]
 
     def _topic(self, name: str, topic_id: int) -> dict[str, Any]:
         picture = self._picture

@@ -159,11 +159,10 @@ def _find(runtime: Runtime, key: Key, sought: str) -> str | None:
 def _wishes(chosen: dict[str, Any], hidden: Callable[[str], str]) -> list[tuple[str, str]]:
     """What a customer allows and wishes, in words."""
     quiet = chosen["quiet_hours"]
-    muted = {name: one for name, one in chosen["senders"].items() if one["muted"]}
+    muted = {name: one for name, one in chosen["senders"].items() if one["muted"] is not False}
     refused = [name for name, allowed in chosen["topics"].items() if allowed is False]
-    everything = (
-        [_muted("everything", chosen["everything"])] if chosen["everything"]["muted"] else []
-    )
+    paused = chosen["everything"]["muted"] is not False
+    everything = [_muted("everything", chosen["everything"])] if paused else []
     marketing = {True: "consented", False: "refused", None: "no consent given"}[chosen["marketing"]]
     told = [
         ("Muted", "; ".join(everything + [_muted(name, one) for name, one in muted.items()])),
@@ -178,7 +177,8 @@ def _wishes(chosen: dict[str, Any], hidden: Callable[[str], str]) -> list[tuple[
 
 
 def _muted(name: str, one: dict[str, Any]) -> str:
-    return f"{name} until {when(one['until'])}" if one["until"] else f"{name}, for good"
+    told = f"{name} until {when(one['until'])}" if one["until"] else f"{name}, for good"
+    return told if one["muted"] else f"{told}, in part"
 
 
 def _no(one: dict[str, Any], hidden: Callable[[str], str]) -> str:

@@ -9,7 +9,10 @@ from app.usecases.consent.statements import MOST
 
 _TIME: Final = text(format="date-time")
 _FLAG: Final[Schema] = {"type": "boolean"}
-_YES_OR_NO: Final = {**maybe(_FLAG), "description": "null: nothing was said; in PUT: stays"}
+_YES_OR_NO: Final = {
+    **maybe(_FLAG),
+    "description": "null: nothing was said, or part of a no was taken back; in PUT: stays",
+}
 _NUMBER: Final[Schema] = {"type": "integer"}
 _CHANNEL: Final = text(enum=list(Channel))
 _KIND: Final = text(enum=list(Kind))
@@ -17,7 +20,11 @@ _BY: Final = text(enum=["customer", "brand"], description="whose word it is")
 _ANYTHING: Final[Schema] = {"description": "shown by GET; ignored here"}
 _CLOCK: Final = text(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", description="as in 21:00")
 
-_MUTE: Final = shape({"muted": _FLAG, "until": maybe(_TIME)}, required=("muted",))
+_MUTED: Final = {
+    **maybe(_FLAG),
+    "description": "null: muted, but part of it was allowed again since; in PUT: stays",
+}
+_MUTE: Final = shape({"muted": _MUTED, "until": maybe(_TIME)}, required=("muted",))
 _MUTE_SHOWN: Final = shape(_MUTE["properties"])
 _QUIET: Final = maybe(
     {

@@ -120,13 +120,15 @@ def preferences(ref: Ref, brand: BrandName = DEFAULT_BRAND, json: Json = False) 
 
 
 def _show(found: dict[str, Any]) -> None:
-    if found["everything"]["muted"]:
-        out.print(f"Everything is paused{_end(found['everything']['until'])}.", style="yellow")
+    if (paused := found["everything"]["muted"]) is not False:
+        what = "Everything" if paused else "Almost everything"
+        out.print(f"{what} is paused{_end(found['everything']['until'])}.", style="yellow")
     out.print(f"marketing    {_said(found['marketing'])}")
     for name, said in found["topics"].items():
         out.print(f"topic        {name}: {_said(said)}", soft_wrap=True)
     for name, mute in found["senders"].items():
-        told = f"muted{_end(mute['until'])}" if mute["muted"] else "may write"
+        told = f"muted{_end(mute['until'])}" if mute["muted"] is not False else "may write"
+        told += ", in part" if mute["muted"] is None else ""
         out.print(f"sender       {name}: {told}", soft_wrap=True)
     quiet = found["quiet_hours"]
     out.print(f"channels     {', '.join(found['channels']) or 'in no order of their own'}")

@@ -70,7 +70,14 @@ def enqueue(
     _load(file, json_records, take, _Tally("intent", json, words))
 
 
-def import_customers(file: File, brand: BrandName = DEFAULT_BRAND, json: JsonLines = False) -> None:
+def import_customers(
+    file: File,
+    brand: BrandName = DEFAULT_BRAND,
+    test: Annotated[
+        bool, typer.Option("--test", help="Test customers: for `enqueue --test` and test keys.")
+    ] = False,
+    json: JsonLines = False,
+) -> None:
     """Create or change customers from a file: CSV with a header, or JSON Lines.
 
     The columns are ref, name, email, phone, chat, social, locale, timezone, as_of and
@@ -82,10 +89,11 @@ def import_customers(file: File, brand: BrandName = DEFAULT_BRAND, json: JsonLin
     def take(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [
             {"status": one.status, "ref": one.ref, "field": one.field, "reason": one.reason}
-            for one in put_customers(runtime(), brand_id, documents, actor=actor())
+            for one in put_customers(runtime(), brand_id, documents, test=test, actor=actor())
         ]
 
-    words = {"kept": "kept", "stale": "older than what is known"}
+    stale = "older than what is known, or of live customers" if test else "older than what is known"
+    words = {"kept": "kept", "stale": stale}
     _load(file, customer_records, take, _Tally("customer", json, words))
 
 

@@ -21,7 +21,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from app.domain.vocabulary import Channel, Kind
+from app.domain.vocabulary import Channel, Kind, Source
 
 
 class Subject(NamedTuple):
@@ -199,16 +199,21 @@ def _weight(one: Consent) -> tuple[bool, datetime, int]:
 
 
 def stands_in_person(
-    said: Iterable[Consent], scope: Scope, now: datetime, *, for_good: bool = False
+    said: Iterable[Consent], scope: Scope, now: datetime, *, whole: bool = False
 ) -> bool:
-    """Whether all of a scope is under a no of the person's own that speaks of this endpoint, and
-    (`for_good`) that does not end by itself."""
-    said = [one for one in in_effect(said, now) if scope.within(one.scope)]
+    """Whether all of a scope is under a no of the person's own that speaks of this endpoint.
+
+    `whole`: one that does not end by itself, and of which nothing was taken back since, but for the
+    one answer that the law allows.
+    """
+    said = in_effect(said, now)
+    wide = [one for one in said if scope.within(one.scope)]
+    lifting = [one for one in said if one.source != Source.ANSWER] if whole else wide
     return any(
         not no.allow
         and no.own
         and no.scope.endpoint_id == scope.endpoint_id
-        and not (for_good and no.until)
-        and not any(yes.lifts(no) for yes in said)
-        for no in said
+        and not (whole and no.until)
+        and not any(yes.lifts(no) for yes in lifting)
+        for no in wide
     )

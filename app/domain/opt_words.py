@@ -103,6 +103,14 @@ _AFTER: Final = (
     r"|right now|right away|any_more|ever again|ever|again|forever|for good|sofort|bitte|danke"
     r"|jetzt|endlich|mehr))*"
 )
+# And what angry people threaten. "Stop or I will be late" is none.
+_OR_ELSE: Final = (
+    r"(?: or (?:else|(?:i|we|ill|well|im|i am|i have)(?: (?:will|shall|am|going|gonna|have|to))*"
+    r" (?:report|reporting|sue|block|blocking|complain|file|call the|call my|take legal)"
+    r"(?: \w+){0,8})"
+    r"|(?: (?:oder|sonst))+(?: (?:ich|wir|werde|werden|euch|sie|dich))*"
+    r" (?:zeigen?|anzeigen?|melden?|verklagen?|beschweren?|blockieren?|sperren?)(?: \w+){0,8})?"
+)
 # What people say before it who were not asked.
 _PREAMBLE: Final = (
     r"(?:(?:who is this|whos this|who are you|(?:you have (?:the )?)?wrong number|no thanks"
@@ -120,12 +128,18 @@ _WHICH: Final = (
     r"|of|future|daily|marketing|promo|promotional|unwanted|annoying|stupid|damn|spam) )*"
 )
 _ADS: Final = r"ads?|advertisements?|promos?|promotions?|offers?|marketing"
-_FROM_YOU: Final = (
-    r"(?: (?:from (?:you|this number|your company)|to (?:me|this number|my phone|my number)))*"
+# As nobody calls what they ordered.
+_JUNK: Final = r"crap|shit|bullshit|junk|garbage|rubbish|trash|nonsense"
+_NUMBER: Final = (
+    r"(?:this|my) (?:phone|number|phone number|cell|cell phone|cell number|mobile|mobile number"
+    r"|device|email|email address)"
 )
-_MESSAGES: Final = rf"{_WHICH}(?:{_OURS}|{_ADS}){_FROM_YOU}"
+_FROM_YOU: Final = (
+    rf"(?: (?:from (?:you|this number|your company)|(?:to|at|on) {_NUMBER}|to (?:me|us)))*"
+)
+_MESSAGES: Final = rf"{_WHICH}(?:{_OURS}|{_ADS}|{_JUNK}){_FROM_YOU}"
 # "It" is ours where it is to be stopped; what is not wanted, needed or to be sent may be anything.
-_MESSAGES_OR_IT: Final = rf"{_WHICH}(?:{_OURS}|{_ADS}|stuff|this|it|these){_FROM_YOU}"
+_MESSAGES_OR_IT: Final = rf"{_WHICH}(?:{_OURS}|{_ADS}|{_JUNK}|stuff|this|it|these){_FROM_YOU}"
 _DOING: Final = (
     r"(?:texting|messaging|contacting|emailing|mailing|writing|bothering|spamming|harassing"
     r"|calling|sending|annoying|pestering|bugging)"
@@ -138,14 +152,18 @@ _DO: Final = (
 _DO_ALONE: Final = r"(?:text|message|contact|bother|spam|sms|msg)"  # "don't call" has other uses
 _NEVER: Final = r"(?:do not|dont|never|you may not|no longer)"
 _AGAIN: Final = r"(?:any_more|again|ever again|ever)"
-_ME: Final = r" (?:to )?(?:me|us|this number|my phone|my number|here)"
+_ME: Final = rf" (?:(?:to )?(?:me|us|{_NUMBER}|here)(?: (?:at|on) {_NUMBER})?|(?:at|on) {_NUMBER})"
 _OF_LIST: Final = (
     r" (?:from|off|of|on|out of)(?: (?:the|this|your|that|all|any|mailing|text|texting|sms|email"
     r"|marketing|contact|contacts|call|calling))* (?:lists?|database|system|messages|texts|emails"
     r"|contacts)"
 )
+_ANYTHING: Final = r"(?:anything|nothing)(?: (?:more|else|further))?"
 _TO_GET: Final = r"(?: to)?(?: (?:get|receive|have|see|read|hear))?"
-_MINE: Final = r"(?:me|my (?:number|phone|name|email|address|phone number|email address))"
+_MINE: Final = (
+    r"(?:me|this (?:number|phone number)"
+    r"|my (?:number|phone|name|email|address|phone number|email address))"
+)
 _I_WANT_TO: Final = (
     r"(?:(?:i (?:really )?(?:want|wish|need|would like) to|id like to|how (?:do|can) i|can i) )?"
 )
@@ -153,38 +171,52 @@ _WORD: Final = r"(?:stop+(?:_all)?|unsub|unsubscribe|opt_out)"
 _STOPS_FIRM: Final = (
     # The words themselves: what holds them is a no also in the middle of a sentence.
     rf"{_WORD}(?: (?:{_WORD}|end|quit|cancel|remove))*|stop everything|unsuscribe|unsubcribe",
-    r"opt(?:ing)?_out|opt_me_out|i opt_out|unsubscribing",
+    r"opt(?:ing)?_out|i opt_out|unsubscribing",
     (
-        rf"{_I_WANT_TO}(?:unsubscribe(?: me)?|opt_out)"
-        rf"(?: (?:from|of) (?:all|everything|you|{_MESSAGES}))?"
+        rf"{_I_WANT_TO}(?:unsubscribe(?: me)?|opt_out|opt_me_out)"
+        rf"(?: (?:from|of) (?:all|everything|you|this|these|{_MESSAGES}))?"
     ),
     r"unsubscribe (?:me|all)",
     rf"{_I_WANT_TO}(?:stop|quit|cease) {_MESSAGES}",
-    rf"(?:stop|quit|cease) {_ANGRILY}{_DOING}(?:{_ME})?(?: {_MESSAGES_OR_IT})?",
+    rf"(?:stop|quit|cease) {_ANGRILY}{_DOING}(?:{_ME})?(?: (?:(?:with|about) )?{_MESSAGES_OR_IT})?",
 )
 _STOPS: Final = (
     # Each of these stands for itself wherever it stands alone.
     *_STOPS_FIRM,
-    rf"(?:stop|quit|cease) {_MESSAGES_OR_IT}",
+    rf"(?:stop|quit|cease)(?: with)? {_MESSAGES_OR_IT}",
     rf"no more {_MESSAGES}",
     rf"(?:cancel|end)(?: (?:all|my|the|these|your))* {_OURS}",  # "cancel it" may be an order
     rf"{_NEVER} {_ANGRILY}(?:{_DO_ALONE}|{_DO}(?:{_ME}| {_AGAIN}))(?: {_MESSAGES})?",
     rf"{_NEVER} (?:{_DO}|send)(?:{_ME})? {_MESSAGES}",
+    # To whom is part of it: "don't send anything" may be about an order.
+    rf"{_NEVER} {_ANGRILY}send{_ME} {_ANYTHING}(?: from you)?",
+    rf"{_NEVER} {_ANGRILY}send {_ANYTHING}{_ME}",
+    rf"i(?: really)? (?:do not|dont|no longer) want{_TO_GET} {_ANYTHING} from you",
     (
         r"i(?: really)? (?:do not|dont|no longer|never) (?:want|wish|wanted|need)"
         rf"(?:{_TO_GET}(?: {_MESSAGES}| from you)| to be {_DONE}(?: by you)?)"
     ),
-    rf"(?:remove|delete|erase|unsubscribe) {_MINE}(?: off)?(?:{_OF_LIST})?",
-    rf"(?:take|get) {_MINE}(?: off|(?: off)?{_OF_LIST})",
+    (
+        rf"(?:remove|delete|erase|unsubscribe) {_MINE}"
+        rf"(?: from (?:this|these)|(?: off)?(?:{_OF_LIST})?)"
+    ),
+    rf"(?:take|get) {_MINE}(?: off(?: (?:this|these))?|(?: off)?{_OF_LIST})",
     r"leave me alone|go away|get lost|(?:fuck|piss|bugger) off|lose my number|forget my number",
     r"(?:i )?(?:revoke|withdraw)(?: my)? consent",
 )
 _GERMAN: Final = r"(?:sms|nachrichten|nachricht|mails|e_mails|emails|werbung|texte|newsletter)"
 _ICH: Final = r"(?:ich (?:mochte|will|wunsche|wurde gerne?|brauche) (?:bitte )?)?"
+_MIST: Final = r"mist|scheiss|scheisse|mull|schrott|quatsch|blodsinn"
+_DIESE_NUMMER: Final = (
+    r"(?: (?:unter|auf|an) (?:diese[mrs]?|meine[mr]?|mein) (?:nummer|handynummer|telefonnummer"
+    r"|handy|telefon|adresse|mailadresse))?"
+)
 # "Hört auf" alone says it; what goes on with anything but writing to them does not.
 _ZU_SCHREIBEN: Final = (
-    rf"(?: (?:mir|uns|mich))?(?: (?:weitere|weiterhin|immer|standig|solche|diese|eure|ihre))*"
-    rf"(?: {_GERMAN})? zu (?:schreiben|schicken|senden|texten|simsen|mailen|spammen|kontaktieren"
+    r"(?: (?:mir|uns|mich))?"
+    r"(?: (?:weitere|weiterhin|immer|standig|solchen?|diesen?|euren?|ihren?))*"
+    rf"(?: (?:{_GERMAN}|{_MIST}))?{_DIESE_NUMMER}"
+    r" zu (?:schreiben|schicken|senden|texten|simsen|mailen|spammen|kontaktieren"
     r"|belastigen|nerven|storen)|(?: (?:mich|uns))? anzuschreiben"
 )
 _STOPS_GERMAN: Final = (
@@ -195,7 +227,7 @@ _STOPS_GERMAN: Final = (
     r"widerruf|ich widerrufe(?: meine einwilligung)?",
     (
         rf"{_ICH}(?:keine?|nie wieder|nie mehr)(?: (?:weiteren|weitere|mehr|solche|eure|ihre))*"
-        rf" {_GERMAN}(?: mehr)?(?: (?:schicken|senden|erhalten|bekommen|haben))?"
+        rf" {_GERMAN}(?: mehr)?{_DIESE_NUMMER}(?: (?:schicken|senden|erhalten|bekommen|haben))?"
     ),
     (
         rf"{_ICH}(?:(?:alle|den|die|diese|diesen|eure|euren|ihre|ihren|meinen) )?{_GERMAN}"
@@ -203,17 +235,22 @@ _STOPS_GERMAN: Final = (
     ),
     (
         r"(?:schreib|schreibt|schreiben sie|schick|schickt|schicken sie|sende|senden sie) mir"
-        rf" (?:bitte )?(?:nicht|nichts|keine(?: {_GERMAN})?)(?: mehr)?"
+        rf"{_DIESE_NUMMER}(?: bitte)?(?: (?:nicht|nichts|keine(?: {_GERMAN})?)"
+        rf"|(?: (?:diesen|solchen|euren|ihren|den))? (?:{_MIST}) nicht)(?: mehr)?{_DIESE_NUMMER}"
     ),
-    r"(?:bitte )?nicht mehr (?:schreiben|anschreiben|kontaktieren|texten|storen)",
+    (
+        r"(?:ich )?(?:mochte|will|wunsche) nichts mehr von (?:euch|ihnen|dir)"
+        r"(?: (?:bekommen|erhalten|horen|lesen))?"
+    ),
+    rf"(?:bitte )?nicht mehr{_DIESE_NUMMER} (?:schreiben|anschreiben|kontaktieren|texten|storen)",
     rf"{_ICH}(?:nicht|nie) (?:mehr|wieder) (?:kontaktiert|angeschrieben|belastigt) werden",
     r"(?:lasst?|lassen sie) mich in ruhe|meine nummer loschen",
     r"(?:loschen sie|losch|loscht|losche) (?:mich|meine nummer)",
 )
 _STOP_ALONE: Final = _phrase(
-    f"{_BEFORE}{_PREAMBLE}{_BEFORE}(?:{'|'.join((*_STOPS, *_STOPS_GERMAN))}){_AFTER}"
+    f"{_BEFORE}{_PREAMBLE}{_BEFORE}(?:{'|'.join((*_STOPS, *_STOPS_GERMAN))}){_AFTER}{_OR_ELSE}"
 )
-_STOP_FIRMLY: Final = _phrase(f"{_BEFORE}(?:{'|'.join(_STOPS_FIRM)}){_AFTER}")
+_STOP_FIRMLY: Final = _phrase(f"{_BEFORE}(?:{'|'.join(_STOPS_FIRM)}){_AFTER}{_OR_ELSE}")
 # These say no only where nothing else was said: a conversation, or what it quotes, has other uses
 # for them.
 _STOP_WHOLE: Final = _phrase(

@@ -25,9 +25,12 @@ class CustomerRow(NamedTuple):
 
 
 def find_customers(
-    connection: Connection, brand_id: int, refs: Collection[str]
+    connection: Connection, brand_id: int, refs: Collection[str], *, test: bool | None = None
 ) -> dict[str, CustomerRow]:
-    """Find customers by the brand's refs; unknown refs are left out."""
+    """Find customers by the brand's refs; unknown refs are left out.
+
+    `test`: test customers alone, or live ones alone.
+    """
     rows = connection.execute(
         sql("""
             SELECT c.ref, c.id, c.locale, c.particular OR c.wishes <> '{}', e.id, e.channel,
@@ -35,8 +38,9 @@ def find_customers(
               FROM customers c
               LEFT JOIN endpoints e ON e.customer_id = c.id AND e.state = 'active'
              WHERE c.brand_id = :brand_id AND c.ref = ANY(CAST(:refs AS text[]))
+               AND c.test = coalesce(CAST(:test AS boolean), c.test)
              ORDER BY c.id, e.verified_at IS NULL, e.id"""),
-        {"brand_id": brand_id, "refs": list(refs)},
+        {"brand_id": brand_id, "refs": list(refs), "test": test},
     )
     return _with_endpoints(rows)
 
@@ -83,7 +87,7 @@ def upsert_customers(
     and time zone is changed by a newer `as_of` alone. A ref stands once in `rows`.
 
     `test` rows come from test keys: they change test customers alone. One whom a
-    live row names becomes a live customer.
+    live row names becomes a live customer, whatever time the tests gave their facts.
     """
     ordered = sorted(rows, key=lambda row: str(row["ref"]))
     parameters = {
@@ -126,7 +130,8 @@ _UPDATE_KNOWN = """
                ref text, given jsonb, as_of timestamptz, name text, locale text, timezone text,
                attributes jsonb)
             ON c.brand_id = :brand_id AND c.ref = r.ref
-         WHERE (r.as_of IS NULL OR c.as_of IS NULL OR r.as_of >= c.as_of) AND c.test >= :test
+         WHERE c.test > :test
+            OR c.test = :test AND (r.as_of IS NULL OR c.as_of IS NULL OR r.as_of >= c.as_of)
          ORDER BY c.ref FOR NO KEY UPDATE OF c
     ), wished AS (
         SELECT (was).id,
@@ -136,7 +141,8 @@ _UPDATE_KNOWN = """
                CASE WHEN moves THEN NULL ELSE (was).timezone_own_at END AS timezone_own_at,
                CASE WHEN given @> '["attributes"]' THEN coalesce((told).attributes, '{}')
                     ELSE (was).attributes END AS attributes,
-               greatest((told).as_of, (was).as_of) AS as_of,
+               CASE WHEN (was).test > :test THEN (told).as_of
+                    ELSE greatest((told).as_of, (was).as_of) END AS as_of,
                (was).test AND :test AS test
           FROM known
     ), changed AS (

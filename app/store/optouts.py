@@ -160,11 +160,14 @@ def forget_ended(connection: Connection, limit: int) -> int:
 
 
 def lift(connection: Connection, brand_ids: Collection[int], hashes: Collection[bytes]) -> bool:
-    """Forget the hashes of an address that says yes again; say whether there were any."""
+    """Forget the hashes of an address that says yes again; say whether there were any.
+
+    A no to a kind or a topic stays: that yes is none to marketing.
+    """
     done = connection.execute(
         text("""
             DELETE FROM suppressions WHERE brand_id = ANY(CAST(:brand_ids AS int[]))
-               AND hash = ANY(CAST(:hashes AS bytea[]))"""),
+               AND hash = ANY(CAST(:hashes AS bytea[])) AND kind IS NULL AND topic_id IS NULL"""),
         {"brand_ids": list(brand_ids), "hashes": list(hashes)},
     )
     return done.rowcount > 0
@@ -179,19 +182,23 @@ class NewEndpoint:
     channel: str
     service: str
     address: str
+    given_at: datetime
 
 
 def new_endpoints(
     connection: Connection, brand_id: int, refs: Collection[str]
 ) -> list[NewEndpoint]:
-    """The endpoints that this transaction gave to customers; none where nothing is suppressed and
-    nobody who said anything had them before."""
+    """The endpoints that this transaction gave to customers, for the first time or again; none
+    where nothing is suppressed and nobody who said anything had them before.
+
+    Who had one all along, and was told apart from who has it now (`given_at` alone), is given none.
+    """
     rows = connection.execute(
         text(f"""
-            SELECT e.id, e.customer_id, e.channel, e.service, e.address
+            SELECT e.id, e.customer_id, e.channel, e.service, e.address, e.given_at
               FROM customers c JOIN endpoints e ON e.customer_id = c.id
              WHERE c.brand_id = :brand_id AND c.ref = ANY(CAST(:refs AS text[]))
-               AND e.created_at = now()
+               AND e.given_at = now() AND e.updated_at = now() AND e.state = 'active'
                AND (EXISTS (SELECT FROM suppressions s WHERE s.brand_id = :brand_id)
                     OR EXISTS (SELECT {_OTHERS}))"""),  # noqa: S608  # a constant of ours
         {"brand_id": brand_id, "refs": list(refs)},

@@ -1,12 +1,23 @@
 """Refusals: intents that were not taken, each with the field and the reason."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from app.store.session import as_rows
+
+_NAME: Final = re.compile(r"(?=.*[a-z])[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+
+
+def is_name(said: str) -> bool:
+    """Whether something may be the name of a sender, topic or policy, and no address.
+
+    What is none is not kept: a refusal stays for good, and arguments get mixed up.
+    """
+    return _NAME.fullmatch(said) is not None
 
 
 def insert_refusals(
@@ -18,8 +29,12 @@ def insert_refusals(
 ) -> None:
     """Keep refusals of a chunk; a chunk that comes again writes none twice.
 
-    A row is `{"line", "sender", "key", "intent_id", "field", "code", "reason", "document"}`.
+    A row is `{"line", "sender", "key", "intent_id", "field", "code", "reason", "document"}`; a
+    sender that is no name is left out.
     """
+    kept = [
+        {**row, "sender": row["sender"] if is_name(row["sender"] or "") else None} for row in rows
+    ]
     connection.execute(
         text("""
             INSERT INTO refusals (chunk, line, brand, brand_id, sender, key, intent_id, field,
@@ -34,7 +49,7 @@ def insert_refusals(
             "chunk": chunk,
             "brand": brand,
             "brand_id": brand_id,
-            "rows": as_rows(list(map(dict, rows))),
+            "rows": as_rows(kept),
         },
     )
 

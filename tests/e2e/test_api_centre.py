@@ -18,6 +18,7 @@ from tests.e2e.api import Site
 from tests.store.conftest import intent
 
 NOW = datetime.now(UTC)
+MORE = {"kind": "marketing", "policy": "email-only"}
 IN_PERSON = Voice("text", own=True, actor="customer")
 
 
@@ -144,8 +145,28 @@ def test_who_unsubscribed_gets_what_they_choose_again(site: Site, ada: Visitor) 
     page = ada.act(do="topics", **form)
     assert "With advertising." in page
     assert "You still get it about: Your orders." in page
-    offer = intent(kind="marketing", policy="email-only")
+    offer = intent(**MORE)
     assert site.post("/v1/intents", offer).status_code == 201
+    assert 'name="was.marketing" value=""' in page, "the no can be said again"
+    form = {"topic.orders": "yes", "was.topic.orders": "yes", "was.marketing": ""}
+    ada.act(do="topics", **form)
+    assert site.post("/v1/intents", intent(**MORE)).status_code == 201, "nobody said no"
+    page = ada.act(do="topics", marketing="no", **form)
+    assert "You still get it about" not in page
+    assert site.post("/v1/intents", intent(**MORE)).status_code == 422
+
+
+def test_the_page_says_what_comes_in_spite_of_a_pause(site: Site, ada: Visitor) -> None:
+    ada.act(do="pause", **{"for": "good"})
+    form = {"do": "topics", "topic.orders": "yes", "was.topic.orders": ""}
+    page = ada.act(**form)
+    assert "You get nothing from us" not in page
+    assert "You have said yes since to messages about: Your orders." in page
+    page = ada.act(do="pause", **{"for": "good"})
+    assert "You get nothing from us until you say otherwise." in page
+    site.post("/v1/intents", intent())
+    site.house.run()
+    assert not site.house.sink.messages
 
 
 def test_an_old_page_does_not_undo_what_was_said_since(ada: Visitor) -> None:

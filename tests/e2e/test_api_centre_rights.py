@@ -98,6 +98,26 @@ def test_the_page_sends_the_link_that_may_do_all_to_an_address_of_ones_own(
         assert "cannot send it there now" in answer.text
 
 
+def test_a_link_that_did_not_go_is_sent_once_more_and_then_none_is_promised(
+    ada: Visitor, site: Site
+) -> None:
+    (mail, _) = ada.now()["addresses"]
+    faults = site.house.sink.faults
+    faults.refuse = {"ada@example.com": "554 5.6.0 not that content"}
+    ada.act(do="send-link", id=mail["id"])
+    site.house.work()
+    faults.refuse = {}
+    ada.act(do="send-link", id=mail["id"])
+    ada.act(do="send-link", id=mail["id"])
+    site.house.run()
+    assert len(site.house.sink.messages) == 2
+    ada.act(do="send-link", id=mail["id"])
+    site.house.execute("UPDATE deliveries SET state = 'failed', handed_over_at = NULL")
+    answer = ada.send(do="send-link", id=mail["id"])
+    assert answer.status_code == 422
+    assert "cannot send it there now" in answer.text
+
+
 def test_nothing_is_sent_where_the_customer_said_no(ada: Visitor, site: Site) -> None:
     (mail, _) = ada.now()["addresses"]
     ada.act(do="pause", **{"for": "good"})

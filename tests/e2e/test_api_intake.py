@@ -15,6 +15,7 @@ from app.api.door import HOOK_FACTOR
 from app.usecases.operating.keys import create_key, revoke
 from converge_producer import Intent, Producer, Refused
 from tests.e2e.api import MAX_BYTES, Site, intent, serving
+from tests.store.conftest import customer
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -237,8 +238,18 @@ def test_a_test_key_touches_no_live_intent(site: Site) -> None:
     site.problem(site.post(f"{live}/cancel", key=test_key), 404, "id")
     site.problem(site.call("DELETE", "/v1/customers/ada", key=test_key), 403, "Authorization")
     assert site.get(live).json()["state"] == "open"
+
+
+def test_a_test_key_writes_to_no_live_customer(site: Site) -> None:
+    test_key = create_key(site.house.runtime, "demo", test=True)
+    for document, field in ((intent(), "to"), (intent(customer()), "to.ref")):
+        answer = site.post("/v1/intents", document, key=test_key)
+        told = site.problem(answer, 422, field)
+        assert told["code"] == "unknown_customer"
+        assert "knows test customers alone" in told["detail"]
     # No account of this house is a sandbox, so a test intent reaches nobody.
-    site.problem(site.post("/v1/intents", intent(key="test"), key=test_key), 422, "to")
+    answer = site.post("/v1/intents", intent(customer("tess")), key=test_key)
+    assert site.problem(answer, 422, "to")["code"] == "no_endpoint"
 
 
 def test_a_fault_of_ours_tells_nothing_of_it(site: Site) -> None:

@@ -67,6 +67,19 @@ def test_a_bad_intent_is_refused_by_field_and_the_others_are_taken(
     assert "b@x.example" not in bad.reason
 
 
+@pytest.mark.parametrize("typed", ["ada@example.com", "+12025550101", "12025550101", "Ada Byron"])
+@pytest.mark.parametrize("field", ["sender", "topic", "policy"])
+def test_a_refusal_keeps_nothing_that_may_be_an_address(
+    house: House, field: str, typed: str
+) -> None:
+    verdict = house.accept(intent(customer(), key="k", **{field: typed}), keep_refusals=True)[0]
+    assert (verdict.field, verdict.code) == (field, f"unknown_{field}")
+    [row] = house.rows("SELECT * FROM refusals")
+    assert "is no name, is not declared; known: " in row.reason
+    assert (row.document[field], row.sender) == (typed, None)
+    assert typed not in str([value for value in row if not isinstance(value, dict)])
+
+
 def test_over_the_broker_refusals_are_rows_and_a_repeated_chunk_adds_none(ada: House) -> None:
     chunk = uuid4()
     documents = [intent(key="good"), intent(key="bad", topic="gossip")]
@@ -94,9 +107,9 @@ def test_what_is_no_intent_at_all_is_refused_and_kept(ada: House, document: Any)
 
 
 def test_a_test_intent_never_takes_the_place_of_a_live_one(ada: House) -> None:
-    [tested] = ada.accept(intent(key="991"), test=True)
+    [tested] = ada.accept(intent(customer("tess"), key="991"), test=True)
     [live] = ada.accept(intent(key="991"))
-    assert (tested.status, live.status) == ("refused", "accepted"), "no sandbox is configured"
+    assert (tested.code, live.status) == ("no_endpoint", "accepted"), "no sandbox is configured"
     assert tested.id != live.id
 
 
@@ -114,6 +127,58 @@ def test_a_test_intent_changes_no_live_customer(ada: House) -> None:
     ]
     ada.accept(intent(customer("eve", name="Eve")))
     assert ada.rows("SELECT test, name FROM customers WHERE ref = 'eve'") == [(False, "Eve")]
+
+
+@pytest.fixture
+def rehearsing(ada: House) -> House:
+    """With a sandbox account for mail beside the live one."""
+    relay = ada.runtime.accounts["relay"]
+    accounts = {**ada.runtime.accounts, "sandbox": replace(relay, name="sandbox", sandbox=True)}
+    return replace(ada, runtime=replace(ada.runtime, accounts=accounts))
+
+
+def test_a_test_intent_is_for_test_customers_alone(rehearsing: House) -> None:
+    """To a live one it would use up caps, note activity and take a no from a rehearsal."""
+    house = rehearsing
+    by_ref, by_object, tests_own, again = house.accept(
+        intent("ada", key="by-ref"),
+        intent(customer("ada"), key="by-object"),
+        intent(customer("tess"), key="tess"),
+        intent("tess", key="again"),
+        test=True,
+    )
+    assert (by_ref.field, by_ref.code) == ("to", "unknown_customer")
+    assert "converge customers import --test" in (by_ref.reason or "")
+    assert (by_object.field, by_object.code) == ("to.ref", "unknown_customer")
+    assert "give another ref" in (by_object.reason or "")
+    assert (tests_own.status, again.status) == ("accepted", "accepted")
+    to = house.rows(
+        "SELECT DISTINCT i.test, c.ref, c.test FROM intents i JOIN customers c"
+        " ON c.id = i.customer_id ORDER BY i.test"
+    )
+    assert [tuple(row) for row in to] == [(False, "ada", False), (True, "tess", True)]
+    house.run()
+    sent = house.rows("SELECT account, count(*) FROM deliveries WHERE test GROUP BY 1")
+    assert [tuple(row) for row in sent] == [("sandbox", 2)]
+
+
+def test_a_live_intent_is_for_live_customers_alone(rehearsing: House) -> None:
+    """A test customer becomes a live one by what a live key says of them, at whatever time the
+    tests say they live."""
+    house = rehearsing
+    tess = customer("tess", as_of="2030-01-01T00:00:00Z")
+    house.accept(intent(tess, key="991"), test=True)
+    [by_ref] = house.accept(intent("tess"))
+    assert (by_ref.field, by_ref.code) == ("to", "unknown_customer")
+    told = customer("tess", as_of="2026-01-01T00:00:00Z", name="Tess")
+    [named] = house.accept(intent(told, key="named"))
+    assert named.status == "accepted"
+    later = {"ref": "tess", "as_of": "2026-01-02T00:00:00Z", "name": "Theresa"}
+    house.accept(intent(later, key="later"))
+    [row] = house.rows("SELECT test, name FROM customers WHERE ref = 'tess'")
+    assert tuple(row) == (False, "Theresa")
+    [tested] = house.accept(intent("tess", key="992"), test=True)
+    assert tested.code == "unknown_customer"
 
 
 def test_what_stands_twice_in_a_chunk_shares_the_fate_of_the_first(house: House) -> None:

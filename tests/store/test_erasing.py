@@ -203,6 +203,45 @@ def test_a_no_comes_back_with_each_address_as_wide_as_it_was_said(full: House) -
     assert full.rows("SELECT count(*) FROM consents")[0][0] == len(said), "said once"
 
 
+def test_a_no_comes_back_with_a_customer_who_had_the_address_before(house: House) -> None:
+    runtime, brand = house.runtime, brand_id(house)
+
+    def put(ref: str, phone: str | None) -> None:
+        put_customers(runtime, brand, [{"ref": ref, "phone": phone}])
+
+    def noes() -> int:
+        said = "SELECT count(*) FROM consents WHERE NOT allow"
+        return int(house.rows(f"{said} AND customer_id = :ada", ada=ada)[0][0])
+
+    def bob_pauses_and_is_erased() -> None:
+        put("ada", None)
+        put("bob", PHONE)
+        bob = house.rows("SELECT id FROM customers WHERE ref = 'bob'")[0][0]
+        record(runtime, brand, [Statement(bob, Scope(), False, "preferences")])
+        erase(runtime, brand, "bob", "tests")
+
+    put("ada", PHONE)
+    ada, key = house.rows("SELECT customer_id, id FROM endpoints WHERE address = :to", to=PHONE)[0]
+    bob_pauses_and_is_erased()
+    put("ada", PHONE)
+    assert noes() == 1
+    for phone in (PHONE, None, PHONE):
+        put("ada", phone)
+    assert noes() == 1, "it stands: said once"
+    # Taken back by START (which forgets the hash as well), it is said anew by whoever says it next.
+    record(runtime, brand, [Statement(ada, Scope(endpoint_id=key), True, "text")])
+    house.execute("DELETE FROM suppressions")
+    for phone in (None, PHONE):
+        put("ada", phone)
+    assert noes() == 1
+    bob_pauses_and_is_erased()
+    put("ada", PHONE)
+    assert noes() == 2
+    house.accept(intent("ada", policy="sms-only"))
+    house.run()
+    assert house.rows("SELECT FROM deliveries WHERE handed_over_at IS NOT NULL") == []
+
+
 def test_a_no_that_only_the_brand_said_comes_back_as_the_brands(full: House) -> None:
     runtime, brand, ada = full.runtime, brand_id(full), ada_of(full)
     record(runtime, brand, [Statement(ada, Scope(kind=Kind.MARKETING), True, "preferences")])

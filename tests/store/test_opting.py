@@ -14,6 +14,7 @@ from app.channels.contract import Accepted, Message, Outcome
 from app.channels.registry import build_accounts
 from app.domain.consent import Scope
 from app.domain.tokens import Purpose, Rights
+from app.domain.vocabulary import Kind
 from app.usecases.consent.preferences import read_preferences
 from app.usecases.consent.statements import list_statements
 from app.usecases.consent.voices import Named
@@ -295,6 +296,76 @@ def test_stop_can_be_said_to_one_sender_alone(texting: House, texts: Texts) -> N
     assert send(texting, policy="sms-only", key="4")["sent"] == 1
 
 
+def test_yes_to_one_sender_takes_back_no_no_to_another(texting: House, texts: Texts) -> None:
+    declare(texting, opt_out="sender")
+    says(texting, "STOP", "IN1")
+    assert send(texting, policy="sms-only", key="2", sender="billing") == {"sent": 1}
+    says(texting, "Yes", "IN2", OriginalRepliedMessageSid="SM3")
+    assert consents(texting) == [("ada", "sms", "store", None, False, "text")]
+    assert len(texts.sent) == 3, "it answers what billing asked, and no word of ours"
+    says(texting, "STOP", "IN3", OriginalRepliedMessageSid="SM3")
+    says(texting, "Yes", "IN4", OriginalRepliedMessageSid="SM4")
+    assert consents(texting)[1:] == [
+        ("ada", "sms", "billing", None, False, "text"),
+        ("ada", "sms", "billing", None, True, "text"),
+    ]
+
+
+def number_of(house: House, ref: str = "ada") -> Any:
+    """The endpoint of a customer's number, its brand and its customer."""
+    [row] = house.rows(
+        "SELECT e.id, e.brand_id, e.customer_id FROM endpoints e JOIN customers c"
+        " ON c.id = e.customer_id WHERE c.ref = :ref AND e.channel = 'sms'",
+        ref=ref,
+    )
+    return row
+
+
+@pytest.mark.usefixtures("texts")
+def test_start_is_no_yes_to_a_topic_and_so_none_to_its_marketing(texting: House) -> None:
+    ada = number_of(texting)
+    [topic] = texting.rows("SELECT id FROM topics WHERE name = 'orders'")
+    scope = Scope(endpoint_id=ada.id, topic_id=topic.id)
+    record(texting.runtime, ada.brand_id, [Statement(ada.customer_id, scope, False, "api")])
+    says(texting, "START", "IN1")
+    assert consents(texting)[1:] == [YES]
+    named = texting.rows("SELECT FROM consents WHERE allow AND topic_id = :id", id=topic.id)
+    assert named == []
+    assert "sent" not in send(texting, policy="sms-only", key="2", kind="marketing")
+
+
+@pytest.mark.parametrize("narrow", [{"kind": Kind.TRANSACTIONAL}, {"topic_id": 1}])
+def test_a_stop_after_a_narrower_yes_counts_and_is_confirmed(
+    texting: House, texts: Texts, narrow: dict[str, Any]
+) -> None:
+    says(texting, "STOP", "IN1")
+    ada = number_of(texting)
+    scope = Scope(endpoint_id=ada.id, **narrow)
+    record(texting.runtime, ada.brand_id, [Statement(ada.customer_id, scope, True, "preferences")])
+    says(texting, "STOP", "IN2")
+    said = [row for row in consents(texting) if row[-1] == "text"]
+    assert said == [NO, NO]
+    assert texts.said[1:] == [(PHONE, STOPPED)] * 2
+    assert "sent" not in send(texting, policy="sms-only", key="2")
+    says(texting, "STOP", "IN3")
+    assert len(texts.sent) == 3
+
+
+def test_mute_speaks_for_whoever_has_the_number_now(texting: House, texts: Texts) -> None:
+    [brand] = texting.runtime.catalog().brands.values()
+    put_customers(texting.runtime, brand.id, [{"ref": "ada", "phone": None}])
+    send(texting, "bob", PHONE)
+    says(texting, "MUTE", "IN1")
+    assert consents(texting) == [("bob", None, "store", None, False, "text")]
+    ada = texting.rows("SELECT id FROM customers WHERE ref = 'ada'")[0].id
+    store = texting.rows("SELECT id FROM senders WHERE name = 'store'")[0].id
+    mute = Statement(ada, Scope(sender_id=store), False, "preferences")
+    record(texting.runtime, brand.id, [mute])
+    says(texting, "UNMUTE", "IN2")
+    assert consents(texting)[2:] == [("bob", None, "store", None, True, "text")]
+    assert texts.said[-1][1].startswith("Demo: Demo Store is no longer muted.")
+
+
 def test_mute_silences_a_sender_on_every_channel_until_it_ends(
     texting: House, texts: Texts
 ) -> None:
@@ -366,14 +437,11 @@ def test_stop_from_an_unknown_number_holds_for_whoever_gets_it(
 
 
 def test_stop_outlasts_a_no_that_ends_by_itself(texting: House, texts: Texts) -> None:
-    [row] = texting.rows(
-        "SELECT e.id, e.brand_id, e.customer_id FROM endpoints e JOIN customers c"
-        " ON c.id = e.customer_id WHERE c.ref = 'ada' AND e.channel = 'sms'"
-    )
+    ada = number_of(texting)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    scope = Scope(endpoint_id=row.id)
-    pause = Statement(row.customer_id, scope, False, "preferences", until=tomorrow)
-    record(texting.runtime, row.brand_id, [pause])
+    scope = Scope(endpoint_id=ada.id)
+    pause = Statement(ada.customer_id, scope, False, "preferences", until=tomorrow)
+    record(texting.runtime, ada.brand_id, [pause])
     says(texting, "stop", "IN1")
     assert consents(texting)[1:] == [NO]
     assert texts.said[1:] == [(PHONE, STOPPED)]

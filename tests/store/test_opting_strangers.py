@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from app.channels.contract import Blame, Rejected
+from app.domain.consent import Scope
+from app.domain.vocabulary import Kind
 from app.store.reports import customers_named
 from app.usecases.consent.voices import Named, NoSuchCustomer
 from app.usecases.operating.apply import Declared, apply
@@ -14,6 +16,7 @@ from app.usecases.operating.upkeep import upkeep
 from app.usecases.people.customers import get_customer, put_customers
 from app.usecases.people.erasing import erase
 from app.usecases.people.exporting import export
+from tests.statements import Statement, record
 from tests.store.conftest import DECLARED, House, customer
 from tests.store.test_feedback_reports import PHONE, POLICIES, answer, came, read, report
 from tests.store.test_opting import (
@@ -123,6 +126,47 @@ def test_start_takes_stop_back_and_says_so(texting: House, texts: Texts) -> None
     assert send(texting, "bob", OTHER, policy="sms-only") == {"sent": 1}
 
 
+def test_yes_is_no_word_of_a_stranger(texting: House, texts: Texts) -> None:
+    says(texting, "STOP", "IN1", OTHER)
+    later(texting, timedelta(minutes=1))
+    says(texting, "Yes", "IN2", OTHER)
+    assert to_other(texts) == [STOPPED]
+    assert "sent" not in send(texting, "bob", OTHER, policy="sms-only")
+
+
+@pytest.mark.usefixtures("texts")
+def test_start_takes_back_no_no_to_marketing_that_an_erased_customer_left(texting: House) -> None:
+    send(texting, "bob", OTHER)
+    [bob] = texting.rows("SELECT id FROM customers WHERE ref = 'bob'")
+    topic = texting.rows("SELECT id FROM topics WHERE name = 'orders'")[0].id
+    scopes = [Scope(), Scope(kind=Kind.MARKETING), Scope(topic_id=topic)]
+    record(
+        texting.runtime,
+        brand_id(texting),
+        [Statement(bob.id, scope, False, "preferences") for scope in scopes],
+    )
+    assert erase(texting.runtime, brand_id(texting), "bob", "test")
+    says(texting, "START", "IN1", OTHER)
+    left = texting.rows("SELECT DISTINCT kind, topic_id FROM suppressions WHERE channel = 'sms'")
+    assert {tuple(row) for row in left} == {("marketing", None), (None, topic)}
+
+
+def test_a_start_in_a_rehearsal_says_nothing_for_live_customers(
+    texting: House, texts: Texts
+) -> None:
+    says(texting, "STOP", "IN1", OTHER)
+    put_customers(texting.runtime, brand_id(texting), [customer("eve", phone=OTHER)], test=True)
+    says(rehearsing(texting), "START", "IN2", OTHER)
+    assert "sent" not in send(texting, "bob", OTHER, policy="sms-only")
+
+
+def rehearsing(house: House) -> House:
+    """The same house, whose texts go by a sandbox."""
+    account = replace(house.runtime.accounts["texts"], sandbox=True)
+    accounts = {**house.runtime.accounts, "texts": account}
+    return replace(house, runtime=replace(house.runtime, accounts=accounts))
+
+
 def test_what_else_a_stranger_writes_is_nobodys(texting: House, texts: Texts) -> None:
     says(texting, "HELP", "IN1", OTHER)
     sid = f"SM{len(texts.sent)}"
@@ -183,11 +227,8 @@ def test_a_stop_where_only_a_rehearsal_has_the_number_holds_for_live_customers(
 def test_a_stop_in_a_rehearsal_says_nothing_for_live_customers(
     texting: House, texts: Texts
 ) -> None:
-    account = replace(texting.runtime.accounts["texts"], sandbox=True)
-    runtime = replace(texting.runtime, accounts={**texting.runtime.accounts, "texts": account})
-    rehearsing = replace(texting, runtime=runtime)
     put_customers(texting.runtime, brand_id(texting), [customer("eve", phone=OTHER)], test=True)
-    says(rehearsing, "STOP", "IN1", OTHER)
+    says(rehearsing(texting), "STOP", "IN1", OTHER)
     assert consents(texting) == [("eve", *NO[1:])]
     assert texting.rows("SELECT FROM suppressions") == []
 

@@ -201,7 +201,7 @@ def test_a_yes_to_a_topic_in_person_means_its_advertising_too(house: House, ada:
     assert not say(topics={"orders": True}, marketing=False)
     assert say(topics={"orders": True})
     told = read_preferences(house.runtime, ada)
-    assert (told["topics"]["orders"], told["marketing"]) == (True, False)
+    assert (told["topics"]["orders"], told["marketing"]) == (True, None)
     said = house.rows("SELECT count(*) FROM consents")[0][0]
     assert say(topics={"orders": True})
     assert house.rows("SELECT count(*) FROM consents")[0][0] == said
@@ -210,6 +210,43 @@ def test_a_yes_to_a_topic_in_person_means_its_advertising_too(house: House, ada:
     assert say(topics={"orders": True})
     assert not say(topics={"orders": False})
     assert not say(marketing=None)
+
+
+@pytest.mark.parametrize("voice", [ADA, BRAND])
+def test_a_no_said_again_is_one_to_what_was_allowed_since_too(
+    house: House, ada: Named, voice: Voice
+) -> None:
+    def change(by: Voice = voice, **wanted: Any) -> dict[str, Any]:
+        return change_preferences(house.runtime, ada, wanted, by)
+
+    def said() -> int:
+        return int(house.rows("SELECT count(*) FROM consents")[0][0])
+
+    unsubscribed = {"scope": {"kind": "marketing"}, "allow": False}
+    say_by_names(house.runtime, ada, unsubscribed, ADA)
+    told = change(ADA, topics={"orders": True})
+    before = said()
+    assert change(**told) == told, "what is read can be written back"
+    assert said() == before
+    assert allowed(house, MAIL)
+    assert change(marketing=False)["marketing"] is False
+    assert not allowed(house, MAIL)
+    assert allowed(house, MAIL, Kind.TRANSACTIONAL)
+    paused = {"muted": True, "until": None}
+    change(everything=paused)
+    change(ADA, topics={"orders": False})
+    change(ADA, topics={"orders": True})
+    assert allowed(house, MAIL, Kind.TRANSACTIONAL)
+    told = read_preferences(house.runtime, ada)
+    assert told["everything"]["muted"] is None
+    before = said()
+    assert change(**told) == told
+    assert said() == before
+    assert change(everything=paused)["everything"] == paused
+    assert not allowed(house, MAIL, Kind.TRANSACTIONAL)
+    before = said()
+    change(everything=paused)
+    assert said() == before, "there is nothing to be said again"
 
 
 def test_what_holds_now_is_told_by_topic_and_channel(house: House, ada: Named) -> None:
@@ -394,7 +431,7 @@ def test_a_new_address_is_sent_no_more_than_was_agreed_to(house: House, ada: Nam
     key = corrected([topic], "third@example.com")
     mean_address(house.runtime, ada, key, ADA)
     assert allowed(house, "third@example.com")
-    assert read_preferences(house.runtime, ada)["marketing"] is False
+    assert read_preferences(house.runtime, ada)["marketing"] is None, "the no is one to the rest"
     scopes = house.rows("SELECT topic_id, kind FROM consents WHERE endpoint_id IS NOT NULL")
     assert [(row.topic_id is not None, row.kind) for row in scopes] == [(True, "marketing")]
     assert not look(house.runtime, ada).not_meant(key)

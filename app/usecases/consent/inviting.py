@@ -7,26 +7,32 @@ a short time, and goes to those who know the customer or to an address that is t
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection
 
 from app.content.notices import notice
 from app.domain.consent import Subject, standing
 from app.domain.tokens import Links, Rights, expiry_at
-from app.domain.vocabulary import Channel, Kind
+from app.domain.vocabulary import Channel, DeliveryState, Kind
 from app.store import audit
 from app.store.catalog import Sender
 from app.store.intents import ledger_now
 from app.store.optouts import Holder
 from app.store.pauses import pauses_in_force
+from app.store.reports import deliveries_of
 from app.store.wishes import Address
 from app.usecases.consent.picture import Picture, take_picture
 from app.usecases.consent.voices import Voice, Whom, find
 from app.usecases.delivering.accounts import Chooser, hint_urgent
-from app.usecases.hearing.answering import Answer, answer
+from app.usecases.hearing.answering import NAMESPACE, Answer, answer
 from app.usecases.runtime import Runtime
+from converge_producer import intent_id
 
 LASTS_H: Final = 1
 MOST_H: Final = 24
 """Hours for which a link with all rights is good, and the most that may be asked for."""
+_LOST: Final = frozenset((DeliveryState.FAILED, DeliveryState.CANCELLED, DeliveryState.EXPIRED))
 _NO_TOPIC: Final = 0
 """The link is about nothing that the brand declares."""
 _BY_SELF: Final = Voice("preferences", own=True, actor="customer")
@@ -66,9 +72,10 @@ def ways_of_link(runtime: Runtime, picture: Picture) -> Sequence[Address]:
 
 
 def send_link(runtime: Runtime, customer_id: int, endpoint_id: int) -> bool:
-    """Send a link with all rights to an address of a customer, once an hour at most.
+    """Send a link with all rights to an address of a customer, once an hour at most; once more
+    where the first ended before it was handed over.
 
-    False where it cannot go there now. Raises `NoSuchCustomer`.
+    False where it cannot go there now, or did neither time. Raises `NoSuchCustomer`.
     """
     health = runtime.health.health(list(runtime.accounts), datetime.now(UTC))
     with runtime.engine.begin() as connection:
@@ -92,12 +99,26 @@ def send_link(runtime: Runtime, customer_id: int, endpoint_id: int) -> bool:
             brand=str(picture.brand.settings.get("title") or picture.brand.name),
             link=_url(runtime, person.id, now + timedelta(hours=LASTS_H)),
         )
-        number = answer(
-            runtime, connection, Answer(holder, sender.id, account, name, name, text, now)
-        )
+        test = runtime.accounts[account].sandbox
+        for key in (name, f"{name}:again"):
+            one = Answer(holder, sender.id, account, key, key, text, now)
+            number = answer(runtime, connection, one)
+            given = intent_id(picture.brand.name, sender.name, f"{NAMESPACE}:{key}", test=test)
+            if number is not None or not _is_lost(connection, given):
+                break
+        else:
+            return False
     if number is not None:
         hint_urgent(runtime, {(address.channel.value, account): [number]}, now)
     return True
+
+
+def _is_lost(connection: Connection, given: UUID) -> bool:
+    """Whether an answer that was given before ended without being handed over to anybody."""
+    return all(
+        one["state"] in _LOST and one["handed_over_at"] is None
+        for one in deliveries_of(connection, [given])
+    )
 
 
 def _url(runtime: Runtime, customer_id: int, expires_at: datetime) -> str:

@@ -14,6 +14,7 @@ from app.domain.consent import (
     Standing,
     Subject,
     choice,
+    in_effect,
     noes_in_force,
     standing,
 )
@@ -53,10 +54,9 @@ class Picture:
             "customer": self.person.ref,
             "everything": self._mute(EVERYTHING),
             "topics": {
-                name: choice(self.consents, Scope(topic_id=key), self.now).allow
-                for name, key in self.brand.topics.items()
+                name: self.chosen(Scope(topic_id=key)) for name, key in self.brand.topics.items()
             },
-            "marketing": choice(self.consents, MARKETING, self.now).allow,
+            "marketing": self.chosen(MARKETING),
             "senders": {
                 name: self._mute(Scope(sender_id=sender.id))
                 for name, sender in self.brand.senders.items()
@@ -73,6 +73,25 @@ class Picture:
             ],
             "now": self._now(),
         }
+
+    def chosen(self, scope: Scope) -> bool | None:
+        """What a switch of yes and no shows; None: nothing was chosen, or the no is one to part.
+
+        So what is read can be written back and changes nothing, and a no that is said again counts.
+        """
+        allow = choice(self.consents, scope, self.now).allow
+        return None if allow is False and self.gave_way(scope) else allow
+
+    def gave_way(self, scope: Scope) -> bool:
+        """Whether the no to exactly this holds for part of it alone: part of it was said yes to
+        since. The one answer that the law allows is no such yes."""
+        until = choice(self.consents, scope, self.now).until
+        said = in_effect(self.consents, self.now)
+        yeses = [one for one in said if one.allow and one.source != Source.ANSWER]
+        noes = [one for one in noes_in_force(said, self.now) if one.scope == scope]
+        return bool(noes) and all(
+            no.until != until or any(yes.lifts(no) for yes in yeses) for no in noes
+        )
 
     def other_noes(self) -> list[Consent]:
         """The noes in force that no switch shows, about addresses that there still are."""
@@ -179,7 +198,8 @@ class Picture:
 
     def _mute(self, scope: Scope) -> dict[str, Any]:
         chosen = choice(self.consents, scope, self.now)
-        return {"muted": chosen.allow is False, "until": chosen.until}
+        muted = None if self.gave_way(scope) else chosen.allow is False
+        return {"muted": muted, "until": chosen.until}
 
     def _no(self, no: Consent, reach: Reach) -> dict[str, Any]:
         shown = {one.id: shown_to(reach, one.address) for one in self.addresses}

@@ -62,7 +62,8 @@ def change_preferences(runtime: Runtime, whom: Whom, document: Any, voice: Voice
     """Change what a document names; what it leaves out stays. Return all as it stands then.
 
     The document is as `read_preferences` gives it. A topic, or `marketing`, is true, false or null
-    (stays as it is: what was said cannot be unsaid). `addresses` are all that there are to be: one
+    (stays as it is: what was said cannot be unsaid; it reads so, too, where part of a no was taken
+    back since, and so does "muted"). `addresses` are all that there are to be: one
     with the id of a known address corrects it, one without is new, and one left out is removed.
 
     Raises `NoSuchCustomer`, `BadPreference` and `Overruled`; then nothing was changed.
@@ -214,9 +215,9 @@ class _Change:
         self._changed.append(name)
 
     def switch(self, name: str, scope: Scope, wanted: Choice) -> None:
-        """Want a switch to stand so."""
+        """Want a switch to stand so; a no, for all that it is about."""
         has = choice(self.before.consents, scope, self.before.now)
-        if has == wanted:
+        if has == wanted and (wanted.allow or not self.before.gave_way(scope)):
             return
         self._says.append(
             self.voice.says(self.before.person, scope, bool(wanted.allow), until=wanted.until)
@@ -289,6 +290,8 @@ class _Change:
 
     def _mute(self, name: str, scope: Scope, value: Any) -> None:
         mute = _object(name, value)
+        if "muted" in mute and mute["muted"] is None:
+            return  # as it reads where part of it was taken back
         if set(mute) - {"muted", "until"} or not isinstance(mute.get("muted"), bool):
             raise BadPreference(name, 'must say "muted": true or false, and may say "until"')
         muted, until = mute["muted"], mute.get("until")

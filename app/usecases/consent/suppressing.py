@@ -51,7 +51,8 @@ def heed(runtime: Runtime, connection: Connection, brand_id: int, refs: Collecti
     """Let addresses that this transaction gave to customers keep the no that they said before,
     while nobody had them or somebody else; say whether there was any.
 
-    Its `enter_gate` must have come before the addresses.
+    What the customer themselves said no to there, and still stands, is not said again. Its
+    `enter_gate` must have come before the addresses.
     """
     new = {one.id: one for one in optouts.new_endpoints(connection, brand_id, refs)}
     if not new:
@@ -71,7 +72,8 @@ def heed(runtime: Runtime, connection: Connection, brand_id: int, refs: Collecti
                 own=no.own,
                 until=no.until,
                 evidence="the address said so before",
-                fact=f"suppressed:{key}:{scope.sender_id}:{scope.topic_id}:{scope.kind}",
+                fact=f"suppressed:{key}:{scope.sender_id}:{scope.topic_id}:{scope.kind}"
+                f":{new[key].given_at.isoformat()}",
             )
             for (key, scope), no in noes.items()
         ],
@@ -82,7 +84,8 @@ def heed(runtime: Runtime, connection: Connection, brand_id: int, refs: Collecti
 def _noes_before(
     runtime: Runtime, connection: Connection, brand_id: int, new: Mapping[int, NewEndpoint]
 ) -> dict[tuple[int, Scope], Consent]:
-    """What new endpoints said no to, but for the address itself, and what each no was."""
+    """What new endpoints said no to, but for the address itself, and what each no was; none that
+    their customers say themselves."""
     hashes = {
         one.id: hash_of(runtime, one.channel, one.service, one.address) for one in new.values()
     }
@@ -95,7 +98,8 @@ def _noes_before(
         for scope in [Scope(sender_id=no.sender_id, topic_id=no.topic_id, kind=no.kind)]
     }
     others = optouts.others_with(connection, new)
-    consents = consents_of(connection, {customer_id for _, _, customer_id in others})
+    people = {customer_id for _, _, customer_id in others}
+    consents = consents_of(connection, people | {one.customer_id for one in new.values()})
     for key, endpoint_id, customer_id in others:
         # What they said of themselves is theirs; what they said of the address stays with it.
         said = [
@@ -107,4 +111,13 @@ def _noes_before(
         for scope, no in lasting_noes(said, channel, endpoint_id, now).items():
             before = found.get((key, scope))
             found[key, scope] = of_both(before, no) if before else no
+    for one in new.values():
+        said = consents.get(one.customer_id, [])
+        for scope, mine in lasting_noes(said, Channel(one.channel), one.id, now).items():
+            again = found.get((one.id, scope))
+            if again is None or any(yes.lifts(mine) for yes in said):
+                continue
+            both = of_both(mine, again)
+            if (both.until, both.own) == (mine.until, mine.own):
+                del found[one.id, scope]
     return found

@@ -107,12 +107,16 @@ class Opting:
         return optouts.holders(self._connection, rows)
 
     def _unheld(self, one: Heard, holders: Sequence[Holder]) -> bool:
-        """Whether a no of these says nothing for the customers of whoever has this account.
+        """Whether a no of these says nothing for whichever live customer has the address later."""
+        return all(holder.test for holder in holders) and not self._rehearsed(one, holders)
 
-        Test customers speak for themselves, and their numbers may be anybody's.
+    def _rehearsed(self, one: Heard, holders: Sequence[Holder]) -> bool:
+        """Whether it is test customers alone who speak, and through an account of theirs.
+
+        They speak for themselves, and their numbers may be anybody's.
         """
         sandbox = self._runtime.accounts[one.account].sandbox
-        return all(holder.test for holder in holders) and not (holders and sandbox)
+        return bool(holders) and sandbox and all(holder.test for holder in holders)
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -159,7 +163,7 @@ class Opting:
         new = []
         for holder in holders:
             scope = Scope(endpoint_id=holder.endpoint_id, sender_id=self._narrowed(one, holder))
-            if not stands_in_person(known.get(holder.customer_id, ()), scope, now, for_good=True):
+            if not stands_in_person(known.get(holder.customer_id, ()), scope, now, whole=True):
                 self._say(one, holder, scope, allow=False)
                 new.append(holder)
         return new or (list(holders) if kept else [])
@@ -171,7 +175,7 @@ class Opting:
             case Word.STOP:
                 told = self._suppress(one)
             case Word.START:
-                told = self._lift(one)
+                told = one.said.surely and self._lift(one)
             case _:
                 one, told = replace(one, said=Said(Word.HELP)), True
         if told:
@@ -213,17 +217,21 @@ class Opting:
     ) -> list[Holder]:
         """A yes to each no of the address; return the holders who had said one.
 
-        "Yes" also answers other questions, so it counts where there is a no to be taken back.
+        "Yes" also answers other questions, so it counts where there is a no to be taken back: one
+        that keeps from this person what they answer. A no to a kind or a topic was said elsewhere,
+        and a yes to it could be one to marketing.
         """
-        self._lift(one)
         lifted = []
         for holder in holders:
             said = known.get(holder.customer_id, ())
+            spoken_to = (None, self._sender(one, holder))
             scopes = {
                 no.scope: None
                 for no in said
                 if no.scope.endpoint_id == holder.endpoint_id
                 and no.scope.kind is None
+                and no.scope.topic_id is None
+                and (one.said.surely or no.scope.sender_id in spoken_to)
                 and not no.allow
                 and stands_in_person(said, no.scope, now)
             }
@@ -233,12 +241,18 @@ class Opting:
                 scopes = {Scope(endpoint_id=holder.endpoint_id): None}
             for scope in scopes:
                 self._say(one, holder, scope, allow=True)
+        if (lifted or one.said.surely) and not self._rehearsed(one, holders):
+            self._lift(one)
         return lifted
 
     def _mute(self, one: Heard, holders: Sequence[Holder], now: datetime) -> list[Holder]:
-        """Silence, or bring back, the sender of what is answered, on every channel."""
+        """Silence, or bring back, the sender of what is answered, on every channel.
+
+        Of whoever has the address now: who had it once gets nothing there, and elsewhere is not
+        spoken for by whoever has it now.
+        """
         told = []
-        for holder in holders:
+        for holder in [each for each in holders if each.active] or holders:
             sender_id = self._sender(one, holder) or self._who_may_be_meant(holder)
             if sender_id is None:  # a brand without senders speaks to nobody
                 continue

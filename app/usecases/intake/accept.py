@@ -37,7 +37,14 @@ from app.usecases.giving_way import again_if_undone
 from app.usecases.intake.binding import Bound, Desk, said_of
 from app.usecases.intake.contents import bind_contents
 from app.usecases.intake.records import first_decision, intent_fields, verdict_fields
-from app.usecases.intake.refusing import FAULT, UNDECLARED, Refusal, unreachable, unstorable
+from app.usecases.intake.refusing import (
+    FAULT,
+    UNDECLARED,
+    Refusal,
+    unknown_customer,
+    unreachable,
+    unstorable,
+)
 from app.usecases.intake.submission import Submission, Verdict
 from app.usecases.observing import first_ids, observe_accepted, observe_new
 from app.usecases.people.addresses import customer_row, merge_rows
@@ -215,14 +222,11 @@ class _Batch:
             if heed(self._runtime, connection, brand.id, {row["ref"] for row in rows}):
                 self._now = ledger_now(connection)  # what was said just now counts already
         refs = {one.ref for one in bound if one.line not in self.verdicts}
-        customers = find_customers(connection, brand.id, refs)
+        test = self._submission.test
+        customers = find_customers(connection, brand.id, refs, test=test)
         for one in bound:
             if one.ref not in customers:
-                reason = (
-                    "no customer has this ref; give a customer object, "
-                    "or load customers with `converge customers import`"
-                )
-                self.refuse(one.line, Refusal("to", "unknown_customer", reason), one.id)
+                self.refuse(one.line, unknown_customer(one.document["to"], test=test), one.id)
         return customers
 
     def _insert(

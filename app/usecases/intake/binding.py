@@ -13,6 +13,7 @@ from app.domain.decision import WhenBlocked
 from app.domain.policy import Policy
 from app.domain.vocabulary import Kind, Urgency
 from app.store.catalog import Brand, Catalog
+from app.store.refusals import is_name
 from app.usecases.intake.packing import fingerprint, pack
 from app.usecases.intake.refusing import Refusal
 from converge_producer import InvalidIntent, intent_id, validate_intent
@@ -129,7 +130,8 @@ def said_of(document: Any) -> tuple[str | None, str | None]:
 
 def _unknown(name: str, known: Collection[str]) -> str:
     listed = ", ".join(sorted(known)[:20]) or "none"
-    return f"{name[:60]!r} is not declared; known: {listed}"
+    said = repr(name) if is_name(name) else "what it says, which is no name,"
+    return f"{said} is not declared; known: {listed}"
 
 
 def _moment(value: str | None) -> datetime | None:

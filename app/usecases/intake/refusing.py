@@ -29,6 +29,32 @@ FAULT: Final = Refusal(
 )
 
 
+def unknown_customer(to: Any, *, test: bool) -> Refusal:
+    """Refuse what is for nobody: a ref is unknown, or that of a customer of the other kind, whose
+    caps, consent and activity it would change."""
+    if not test:
+        return Refusal(
+            "to",
+            "unknown_customer",
+            "no customer has this ref, or a test customer alone; give a customer object, "
+            "or load customers with `converge customers import`",
+        )
+    if isinstance(to, str):
+        return Refusal(
+            "to",
+            "unknown_customer",
+            "no test customer has this ref, and a test key (or `--test`) knows test customers "
+            "alone; give a customer object with a ref that no live customer has, "
+            "or load test customers with `converge customers import --test`",
+        )
+    return Refusal(
+        "to.ref",
+        "unknown_customer",
+        "a live customer has this ref, and a test key (or `--test`) knows test customers alone; "
+        "give another ref",
+    )
+
+
 def unstorable(document: Any) -> Refusal:
     """Refuse what passed every check and cannot be kept; name the field that holds it."""
     reason = "holds a value that cannot be kept, such as a whole number of over 64 bits"
