@@ -290,11 +290,12 @@ class _Change:
 
     def _mute(self, name: str, scope: Scope, value: Any) -> None:
         mute = _object(name, value)
-        if "muted" in mute and mute["muted"] is None:
-            return  # as it reads where part of it was taken back
-        if set(mute) - {"muted", "until"} or not isinstance(mute.get("muted"), bool):
+        if set(mute) - {"muted", "until"} or not isinstance(mute.get("muted", 0), bool | None):
             raise BadPreference(name, 'must say "muted": true or false, and may say "until"')
         muted, until = mute["muted"], mute.get("until")
+        if muted is None:  # as it reads where part of it was taken back
+            later(f"{name}.until", until, self._now)
+            return
         if not muted and until is not None:
             raise BadPreference(f"{name}.until", "goes with muted: true alone")
         if muted:
