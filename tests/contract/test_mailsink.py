@@ -14,6 +14,7 @@ from pathlib import Path
 from app.channels.contract import Accepted, Ambiguous, EmailBody, Message, Retryable
 from app.channels.email.smtp import SmtpProvider
 from app.channels.email.smtp_pool import SmtpSettings
+from app.domain.outcome import Blame
 from app.domain.vocabulary import Channel
 from app.sandbox.mailsink import MailSink
 
@@ -64,7 +65,7 @@ def test_everything_acknowledged_is_in_the_record(tmp_path: Path) -> None:
 def test_faults_are_given_on_the_command_line() -> None:
     with _sink("--refuse", "c3@example.com=451 4.2.1 Away", "--drop-before-ack-every", "4") as port:
         outcomes = _send(port, 8)
-    assert outcomes[3] == Retryable("smtp_451_4.2.1")
+    assert outcomes[3] == Retryable("smtp_451_4.2.1", Blame.RECIPIENT)
     assert any(isinstance(outcome, Ambiguous) for outcome in outcomes)
 
 

@@ -36,7 +36,7 @@ CELERY = [sys.executable, "-m", "celery", "--quiet", "-A", "tests.workers.small_
 PRIVATE = "ada@example.com"
 
 
-def _wait(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def _wait(condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not come about in time"
@@ -165,15 +165,18 @@ def test_what_no_task_takes_is_told_without_its_body(
 
 
 def test_sigterm_lets_the_running_batch_end_and_no_longer(app: Celery, tmp_path: Path) -> None:
-    told = tmp_path / "told"
+    told, gate = tmp_path / "told", tmp_path / "gate"
     with _worker("email.normal", tmp_path / "log") as worker:
-        payload = {"v": 1, "file": str(told), "seconds": 1}
+        payload = {"v": 1, "file": str(told), "gate": str(gate), "seconds": 60}
         app.send_task(deliver_task("email"), (payload,), queue=lane_queue("email", "normal"))
         _wait(lambda: told.exists() and told.read_text() == "started")
         began = time.monotonic()
         worker.terminate()
-        assert worker.wait(20) == 0
-        assert time.monotonic() - began < 15, "far below the soft shutdown's 30 s"
+        time.sleep(1)
+        assert worker.poll() is None, "it waits for the batch"
+        gate.touch()
+        assert worker.wait(40) == 0
+        assert time.monotonic() - began < 20, "far below the soft shutdown's 30 s"
     assert told.read_text() == "done"
 
 

@@ -13,6 +13,7 @@ import pytest
 from app.usecases.operating.control import Operator, Target, pause, resume
 from tests.workers.fleet import Fleet
 
+pytestmark = pytest.mark.timeout(400)
 RATE = 150
 BULK = 800
 FEW = 50
