@@ -15,6 +15,7 @@ from app.usecases.consent.voices import Named, Voice
 from app.usecases.deciding.decide import decide_intents
 from app.usecases.hearing.feedback import read_feedback
 from app.usecases.hearing.unsubscribing import unsubscribe
+from app.usecases.operating.control import Operator, Target, cancel
 from app.usecases.people.correcting import AddressChange
 from app.usecases.people.customers import put_customers
 from app.usecases.people.erasing import erase
@@ -135,8 +136,9 @@ def test_whose_activity_is_noted_are_locked_in_the_order_of_all(
     assert house.rows("SELECT FROM customers WHERE particular")
 
 
-def undone(engine: Engine, part: str, times: int) -> Callable[[], None]:
-    """Let statements with this part be undone as a deadlock's are; call the result to end it."""
+def undone(engine: Engine, part: str, times: int) -> Callable[[], int]:
+    """Let statements with this part be undone as a deadlock's are; call the result to end it, and
+    to know how often that has not come about."""
     left = [times]
 
     def undo(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -145,7 +147,12 @@ def undone(engine: Engine, part: str, times: int) -> Callable[[], None]:
             raise psycopg.errors.DeadlockDetected("deadlock detected")
 
     event.listen(engine, "before_cursor_execute", undo)
-    return lambda: event.remove(engine, "before_cursor_execute", undo)
+
+    def end() -> int:
+        event.remove(engine, "before_cursor_execute", undo)
+        return left[0]
+
+    return end
 
 
 def click(house: House) -> None:
@@ -176,6 +183,10 @@ ACTS: dict[str, tuple[str, Callable[[House], object]]] = {
         ),
     ),
     "unsubscribe": ("INSERT INTO consents", click),
+    "cancel": (
+        "ended_at = now() WHERE id = ANY",
+        lambda house: cancel(house.runtime, Target(sender="store"), Operator("tests", "a mistake")),
+    ),
     "erase": ("DELETE FROM consents", lambda h: erase(h.runtime, ada(h).brand_id, "ada", "t")),
 }
 
@@ -187,7 +198,7 @@ def test_what_was_undone_for_the_sake_of_others_is_done_again(texting: House, na
     came(texting, report("SM1", "delivered"))
     end = undone(texting.runtime.engine, part, 2)
     act(texting)
-    end()
+    assert end() == 0, "it was undone twice"
 
 
 @pytest.mark.usefixtures("texts")

@@ -15,6 +15,7 @@ from app.domain.vocabulary import Channel, IntentState
 from app.store import audit, backlog, cancelling, deliveries, intents, pauses
 from app.usecases.consent.voices import Named, find
 from app.usecases.errors import FieldError
+from app.usecases.giving_way import again_if_undone
 from app.usecases.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
@@ -135,11 +136,15 @@ def _end_all(runtime: Runtime, marks: Mapping[str, Any], so_far: Callable[[int],
     ended = 0
     with runtime.engine.connect() as walk:
         for ids in cancelling.intents_to_end(walk, CANCEL_BATCH, **_walked(runtime, marks)):
-            with runtime.engine.begin() as connection:
-                done = intents.end_intents(connection, ids, IntentState.CANCELLED, "cancelled")
-            ended += len(done)
+            ended += _end(runtime, ids)
             so_far(ended)
     return ended
+
+
+@again_if_undone
+def _end(runtime: Runtime, ids: Sequence[UUID]) -> int:
+    with runtime.engine.begin() as connection:
+        return len(intents.end_intents(connection, ids, IntentState.CANCELLED, "cancelled"))
 
 
 def unassigned(runtime: Runtime, target: Target, limit: int) -> int:
@@ -154,6 +159,7 @@ def unassigned(runtime: Runtime, target: Target, limit: int) -> int:
         return cancelling.count_unassigned(connection, limit, **marks, tests=tests)
 
 
+@again_if_undone
 def cancel_intents(runtime: Runtime, ids: Collection[UUID], by: Operator) -> list[UUID]:
     """End those of the intents that are open; return them."""
     with runtime.engine.begin() as connection:
