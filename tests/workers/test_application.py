@@ -164,19 +164,20 @@ def test_what_no_task_takes_is_told_without_its_body(
     assert PRIVATE not in told, told
 
 
-def test_sigterm_lets_the_running_batch_end_and_no_longer(app: Celery, tmp_path: Path) -> None:
+def test_sigterm_lets_the_running_batch_end_and_no_longer(
+    app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVERGE_SOFT_SHUTDOWN_SECONDS", "90")
     told, gate = tmp_path / "told", tmp_path / "gate"
     with _worker("email.normal", tmp_path / "log") as worker:
-        payload = {"v": 1, "file": str(told), "gate": str(gate), "seconds": 60}
+        payload = {"v": 1, "file": str(told), "gate": str(gate), "seconds": 90}
         app.send_task(deliver_task("email"), (payload,), queue=lane_queue("email", "normal"))
         _wait(lambda: told.exists() and told.read_text() == "started")
-        began = time.monotonic()
         worker.terminate()
         time.sleep(1)
         assert worker.poll() is None, "it waits for the batch"
         gate.touch()
-        assert worker.wait(40) == 0
-        assert time.monotonic() - began < 20, "far below the soft shutdown's 30 s"
+        assert worker.wait(45) == 0, "far below the soft shutdown's time"
     assert told.read_text() == "done"
 
 
