@@ -96,4 +96,4 @@ def test_a_pulse_outlasts_a_ledger_that_is_away_and_tells_it_once(house: House) 
         wait(lambda: len(heard) > seen)
         pulse.stop()
     assert [one["event"] for one in logs] == ["pulse_lost", "pulse_back"]
-    wait(lambda: states(house) == {"email-1@north": "stopped"})  # its end waits for no ledger
+    wait(lambda: states(house) == {"email-1@north": "stopped"})  # its end waits for no slow ledger

@@ -1,6 +1,8 @@
 """Opting out and in: what facts and people's words say about consent, written down with them.
 
-In the transaction of the events that bring it, so that neither is there without the other.
+In the transaction of the events that bring it, so that neither is there without the other. Every
+word is heard, written down and answered with the same holders, brands and answers at hand: hence
+the length of the class.
 """
 
 from collections import defaultdict
@@ -25,6 +27,9 @@ from app.usecases.delivering.rendering import preferences_url
 from app.usecases.hearing.answering import Answer, Stranger, answer, turn_of
 from app.usecases.hearing.heard import Heard, concerned, identified
 from app.usecases.runtime import Runtime
+
+HELP_AGAIN_S = 60
+"""One endpoint is told so seldom at most what changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +412,3 @@ class Opting:
         said = self._said_by([holder])[holder.customer_id]
         scope = Scope(endpoint_id=holder.endpoint_id, sender_id=self._narrowed(one, holder))
         return stands_in_person(said, scope, ledger_now(self._connection))
-
-
-HELP_AGAIN_S = 60
-"""One endpoint is told so seldom at most what changes nothing."""
