@@ -83,6 +83,10 @@ class Hints:
         depths = self.depths()
         return None if depths is None else depths.get(DECISIONS, 0)
 
+    def close(self) -> None:
+        """Close what is open to the broker; a further hint opens it anew."""
+        self._publisher.close()
+
     def _publish(self, messages: Iterable[Message]) -> None:
         try:
             self._publisher.publish_many(messages)

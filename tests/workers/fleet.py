@@ -372,6 +372,7 @@ def running_fleet(
         )
         runtime = build(settings)
         stack.callback(runtime.engine.dispose)
+        stack.callback(runtime.hints.close)
         apply(runtime, DECLARED)
         fleet = Fleet(settings, runtime, folder, broker)
         fleet.mail = mail
